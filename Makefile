@@ -1,0 +1,38 @@
+# Everything runs in .venv, which is set up on first use and again only when what it is made from has changed.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready-$(shell cat pyproject.toml constraints.txt 2>/dev/null | sha256sum | cut -c1-16)
+
+.PHONY: demo test check bench format setup clean
+
+demo: setup
+	$(BIN)/laur generate "a red apple, fluent 3d" --seed 7 --out out/demo.png
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/basedpyright
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[bench]'
+	$(BIN)/python benchmarks/generate.py
+
+setup: $(READY)
+
+$(READY):
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	rm -f .venv/.ready-*
+	touch $@
+
+clean:
+	rm -rf .venv out dist

@@ -1,0 +1,79 @@
+"""The one tree of errors.
+
+Every message is one line that names the value, the limit and the remedy, so that the command line and the HTTP
+server can show it as it is. Anything else that escapes is a bug and keeps its stack trace.
+
+    LaurError
+    ├── RecipeError             a wish that cannot be fulfilled: steps, size, prompt, sampler …
+    ├── NotFoundError           no model, adapter, sampler or format of that name
+    ├── CheckpointError         weights that cannot be read, or are not a Stable Diffusion model
+    │   └── AmbiguousError      the file cannot tell (prediction type, say): the user must
+    ├── AdapterError            an adapter that cannot be read
+    │   └── MismatchError       an adapter made for another architecture
+    ├── ResourceError           too little memory for what was asked
+    ├── OutputError             a result that cannot be written: full disk, read-only folder
+    ├── MissingDependencyError  an optional package that is not installed
+    └── NumericalError          a network gave NaN or infinity
+"""
+
+from __future__ import annotations
+
+
+class LaurError(Exception):
+    """Base of all errors that a user can cause or cure. `str(error)` is one line."""
+
+    exit_code: int = 2
+    """What the command line exits with."""
+    http_status: int = 422
+    """What an HTTP API answers with."""
+
+
+class RecipeError(LaurError):
+    """A value of a Recipe is outside what can be drawn."""
+
+
+class NotFoundError(LaurError):
+    """Nothing of that name is known; the message lists what is."""
+
+    http_status = 404
+
+
+class CheckpointError(LaurError):
+    """Weights that cannot be read or are not a model of a supported family."""
+
+
+class AmbiguousError(CheckpointError):
+    """The file does not determine how it must be sampled, and Laur does not guess."""
+
+
+class AdapterError(LaurError):
+    """An adapter file that cannot be read or holds values that cannot be used."""
+
+
+class MismatchError(AdapterError):
+    """An adapter made for another architecture than the checkpoint's."""
+
+
+class ResourceError(LaurError):
+    """The estimate of the memory needed exceeds what is there."""
+
+    http_status = 413
+
+
+class OutputError(LaurError):
+    """A result cannot be written; nothing half-written is left behind."""
+
+    http_status = 507
+
+
+class MissingDependencyError(LaurError):
+    """An optional package is needed; the message holds the command that installs it."""
+
+    http_status = 501
+
+
+class NumericalError(LaurError):
+    """NaN or infinity came out of a network; the message names the first layer that gave it."""
+
+    http_status = 500
+    exit_code = 1

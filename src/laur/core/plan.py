@@ -1,0 +1,96 @@
+"""What the Engine takes: a Plan, pure data, in which every name has become a content hash.
+
+A Plan is a tuple of Stages that run one after the other on the same latent: base then refiner, or draw then upscale.
+Two equal Plans make the same picture; `Plan.key` is the hash that says so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+
+from laur.core.sampler.table import SamplerTable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextSpec:
+    """The text of one row, and how to encode it."""
+
+    prompt: str
+    """With A1111's weight syntax."""
+    clip_skip: int = 1
+    """1 takes the encoder's usual layer, 2 the one before it, as artists count."""
+    windows: int = 1
+    """How many of the encoder's windows the states fill: padded per request, never by a neighbour."""
+    zeros: bool = False
+    """States of zeros in place of an empty prompt, as SDXL's base was trained."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowSpec:
+    """One row of every step of a stage."""
+
+    text: TextSpec
+    size_ids: tuple[float, ...] | None = None
+    guidance_embedding: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Combine:
+    """From a plan's own rows to its one prediction: the sum of weight · row.
+
+    With `rescale` = phi the sum is pulled towards the standard deviation of row `reference`
+    (arXiv 2305.08891, section 3.4).
+    """
+
+    weights: tuple[float, ...]
+    rescale: float = 0.0
+    reference: int = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterUse:
+    """An adapter by content, and how much of it."""
+
+    sha256: str
+    weight: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One checkpoint, one table, the rows of each step and how they combine."""
+
+    checkpoint: str
+    """sha256 of the checkpoint's weights."""
+    table: SamplerTable
+    rows: tuple[RowSpec, ...]
+    combine: Combine
+    adapters: tuple[AdapterUse, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Everything that determines one picture, given device arithmetic."""
+
+    stages: tuple[Stage, ...]
+    seed: int
+    latent_shape: tuple[int, int, int]
+    """(channels, height, width) of the latent."""
+    width: int
+    """Of the picture, in pixels: what is drawn is cropped to it, centred."""
+    height: int
+    group: str | None = None
+    """Plans of one group (the frames of a video) are the only ones whose rows may see each other."""
+
+    @property
+    def steps(self) -> int:
+        """Denoiser steps over all stages."""
+        return sum(len(stage.table.steps) for stage in self.stages)
+
+    @property
+    def key(self) -> str:
+        """sha256 over the canonical JSON of the plan."""
+        text = json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()

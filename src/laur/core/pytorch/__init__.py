@@ -1,0 +1,1 @@
+"""PyTorch form of the denoiser and decoder."""

@@ -1,0 +1,225 @@
+"""Recipe: a frozen, validated, serialisable wish for one picture.
+
+What the user leaves open is None until `laur.pipeline.resolve` fills it in from the checkpoint and its adapters; the
+filled Recipe is what is written into every file, so a changed default never changes an old recipe.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from laur.core.errors import RecipeError
+from laur.core.sampler import SAMPLERS
+
+PROMPT_LIMIT = 10_000
+SIZE_LIMIT = 16_384
+STEPS_LIMIT = 1_000
+SEED_LIMIT = 2**53
+"""Seeds stay exact in JSON readers that know only float64."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterRef:
+    """An adapter in a Recipe: a name, file or registered class, and how much of it."""
+
+    name: str
+    weight: float = 1.0
+    sha256: str | None = None
+    """Filled in when resolved; from then on the content is what counts."""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise RecipeError("an adapter needs a name or a file; write NAME or NAME:WEIGHT")
+        _number("adapter weight", self.weight, -100.0, 100.0)
+
+    @classmethod
+    def parse(cls, text: str) -> AdapterRef:
+        """From `NAME_OR_FILE` or `NAME_OR_FILE:WEIGHT`."""
+        name, colon, weight = text.rpartition(":")
+        if colon and name:
+            try:
+                return cls(name=name, weight=float(weight))
+            except ValueError:
+                pass
+        return cls(name=text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """A wish for one picture. Fields left None are chosen for the checkpoint and recorded."""
+
+    prompt: str
+    """With A1111's weight syntax: (word:1.3), [word], BREAK."""
+    negative_prompt: str = ""
+    seed: int | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    """The classifier-free scale g of uncond + g (cond - uncond); 1 is no guidance."""
+    width: int | None = None
+    """Pixels, 16 and up; drawn at the next multiple of 8 and cropped."""
+    height: int | None = None
+    sampler: str | None = None
+    checkpoint: str = "mini"
+    """Embedded name, path or hub id."""
+    checkpoint_sha256: str | None = None
+    adapters: tuple[AdapterRef, ...] | None = None
+    """None takes the checkpoint's own for the sampler; () is none at all."""
+    style: str | None = None
+    clip_skip: int = 1
+    guidance_rescale: float = 0.0
+    timesteps: tuple[int, ...] | None = None
+    """Custom timesteps, falling; then `steps` is their number."""
+    original_inference_steps: int | None = None
+    """LCM and TCD: the teacher's schedule that the few steps are picked from."""
+    eta: float | None = None
+    """DDIM's eta, TCD's gamma: 0 is deterministic."""
+    prediction: str | None = None
+    """epsilon, v_prediction or sample, where the checkpoint's file cannot tell."""
+    refiner: str | None = None
+    """A second checkpoint that finishes the picture (SDXL refiner)."""
+    refiner_sha256: str | None = None
+    refiner_start: float | None = None
+    """Fraction of the schedule after which the refiner takes over."""
+
+    def __post_init__(self) -> None:
+        for name, check in _CHECKS.items():
+            value = getattr(self, name)
+            if value is not None:
+                check(name.replace("_", " "), value)
+        if self.adapters is not None and not isinstance(self.adapters, tuple):  # pyright: ignore[reportUnnecessaryIsInstance]
+            object.__setattr__(self, "adapters", tuple(self.adapters))
+        if self.timesteps is not None:
+            object.__setattr__(self, "timesteps", _falling(tuple(self.timesteps)))
+            if self.steps is not None and self.steps != len(self.timesteps):
+                raise RecipeError(f"steps is {self.steps} but {len(self.timesteps)} timesteps are given; leave one out")
+
+    def replace(self, **changes: Any) -> Recipe:
+        """A copy with other values, validated again."""
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return dataclasses.asdict(self)
+
+    def to_json(self) -> str:
+        """Canonical JSON: sorted keys, no spaces."""
+        return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+    @property
+    def hash(self) -> str:
+        """sha256 of the canonical JSON."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
+        """From plain values; unknown keys are refused with the nearest known name."""
+        known = [field.name for field in dataclasses.fields(cls)]
+        for key in values:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, 1)
+                hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
+                raise RecipeError(f"a recipe has no field {key!r}{hint}")
+        if "prompt" not in values:
+            raise RecipeError("a recipe needs a prompt")
+        fields = dict(values)
+        if fields.get("adapters") is not None:
+            fields["adapters"] = tuple(_adapter(item) for item in fields["adapters"])
+        if fields.get("timesteps") is not None:
+            fields["timesteps"] = tuple(fields["timesteps"])
+        return cls(**fields)
+
+    @classmethod
+    def from_json(cls, text: str) -> Recipe:
+        """From `to_json`'s form."""
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise RecipeError(f"a recipe must be JSON; {error}") from None
+        if not isinstance(values, dict):
+            raise RecipeError(f"a recipe must be a JSON object, not {type(values).__name__}")
+        return cls.from_dict(values)
+
+
+def _adapter(item: Any) -> AdapterRef:
+    if isinstance(item, AdapterRef):
+        return item
+    if isinstance(item, str):
+        return AdapterRef.parse(item)
+    if isinstance(item, Mapping) and set(item) <= {"name", "weight", "sha256"} and "name" in item:
+        return AdapterRef(**item)
+    raise RecipeError(f"an adapter is NAME:WEIGHT or {{name, weight, sha256}}, not {item!r}")
+
+
+def _number(name: str, value: Any, low: float, high: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise RecipeError(f"{name} must be a number from {low:g} to {high:g}, not {value!r}")
+    if not low <= value <= high:
+        raise RecipeError(f"{name} is {value:g}; it must be from {low:g} to {high:g}")
+
+
+def _between(low: float, high: float) -> Callable[[str, Any], None]:
+    return lambda name, value: _number(name, value, low, high)
+
+
+def _whole(low: int, high: int) -> Callable[[str, Any], None]:
+    def check(name: str, value: Any) -> None:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise RecipeError(f"{name} must be a whole number from {low} to {high}, not {value!r}")
+        if not low <= value <= high:
+            raise RecipeError(f"{name} is {value}; it must be from {low} to {high}")
+
+    return check
+
+
+def _text(name: str, value: Any) -> None:
+    if not isinstance(value, str):
+        raise RecipeError(f"{name} must be text, not {value!r}")
+    if len(value) > PROMPT_LIMIT:
+        raise RecipeError(f"the {name} has {len(value):,} characters; at most {PROMPT_LIMIT:,} are read; shorten it")
+
+
+def _prompt(name: str, value: Any) -> None:
+    _text(name, value)
+    if not value.strip():
+        raise RecipeError("the prompt is empty; say what to draw, for example 'a red fox'")
+
+
+def _one_of(*choices: str) -> Callable[[str, Any], None]:
+    def check(name: str, value: Any) -> None:
+        if value not in choices:
+            raise RecipeError(f"{name} {value!r} is unknown; choose one of {', '.join(choices)}")
+
+    return check
+
+
+def _falling(timesteps: tuple[int, ...]) -> tuple[int, ...]:
+    for value in timesteps:
+        _whole(0, 999_999)("a timestep", value)
+    if not timesteps or any(a <= b for a, b in zip(timesteps, timesteps[1:], strict=False)):
+        raise RecipeError(f"timesteps must fall, as in 999,759,499,259; got {','.join(map(str, timesteps))}")
+    return timesteps
+
+
+_CHECKS: dict[str, Callable[[str, Any], None]] = {
+    "prompt": _prompt,
+    "negative_prompt": _text,
+    "seed": _whole(0, SEED_LIMIT),
+    "steps": _whole(1, STEPS_LIMIT),
+    "guidance": _between(0.0, 100.0),
+    "width": _whole(16, SIZE_LIMIT),
+    "height": _whole(16, SIZE_LIMIT),
+    "sampler": _one_of(*SAMPLERS),
+    "clip_skip": _whole(1, 12),
+    "guidance_rescale": _between(0.0, 1.0),
+    "original_inference_steps": _whole(1, STEPS_LIMIT),
+    "eta": _between(0.0, 1.0),
+    "prediction": _one_of("epsilon", "v_prediction", "sample"),
+    "refiner_start": _between(0.01, 0.99),
+}

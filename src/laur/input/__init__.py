@@ -1,0 +1,1 @@
+"""From outside to tensors: the abstract encoder and its first form, text."""

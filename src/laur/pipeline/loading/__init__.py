@@ -1,0 +1,1 @@
+"""Checkpoints from folders, single files and names."""

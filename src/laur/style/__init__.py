@@ -1,0 +1,1 @@
+"""A different picture: style adapters."""

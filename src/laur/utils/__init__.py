@@ -1,0 +1,1 @@
+"""Domain-free helpers: atomic files, sheets, terminal pictures, attention maps, debugging."""
