@@ -1,0 +1,49 @@
+"""The PyTorch decoder: latents to pixels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class TorchDecoder:
+    """An AutoencoderKL or AutoencoderTiny, decoding only."""
+
+    def __init__(
+        self,
+        vae: Any,
+        *,
+        scale: float,
+        shift: float,
+        device: torch.device,
+        dtype: torch.dtype,
+        channels_last: bool = False,
+    ) -> None:
+        # SDXL's own autoencoder overflows in half precision and says so in its config
+        upcast = dtype is torch.float16 and bool(getattr(vae.config, "force_upcast", False))
+        self.device = device
+        self.dtype = torch.float32 if upcast else dtype
+        self.vae = vae
+        self._scale = scale
+        self._shift = shift
+        self._format = torch.channels_last if channels_last else torch.contiguous_format
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor) -> Tensor:
+        """(N, C, h, w) float32 latents to (N, 8h, 8w, 3) uint8 pixels on the CPU.
+
+        One picture at a time: the decoder is bound by arithmetic, not by launches, and its activations are the
+        largest of the whole run.
+        """
+        return torch.stack([self._one(latent[None]) for latent in latents])
+
+    def _one(self, latent: Tensor) -> Tensor:
+        z = (latent / self._scale + self._shift).to(self.device, self.dtype, memory_format=self._format)
+        return to_uint8(self.vae.decode(z, return_dict=False)[0])
+
+
+def to_uint8(pixels: Tensor) -> Tensor:
+    """(1, 3, H, W) in -1 … 1 to (H, W, 3) uint8 on the CPU, rounded as diffusers rounds."""
+    return (pixels[0].float() / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8).permute(1, 2, 0).cpu()

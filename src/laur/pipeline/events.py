@@ -1,0 +1,77 @@
+"""The one typed stream that an Engine emits: progress, previews, pictures, cancellations, failures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from laur.core.errors import LaurError
+    from laur.core.plan import Plan
+    from laur.core.pytorch.preview import LatentToRGB
+    from laur.core.recipe import Recipe
+    from laur.render.picture import Picture
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ticket:
+    """A place in an Engine. Compared by identity."""
+
+    number: int
+    """Counts up from 1 in each Engine."""
+    plan: Plan
+    recipe: Recipe | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Event:
+    """Something that happened to one ticket."""
+
+    ticket: Ticket
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Admitted(Event):
+    """The ticket takes part from the next step on."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Progress(Event):
+    """One denoising step is done."""
+
+    step: int
+    """1 … steps."""
+    steps: int
+    x0: Tensor = field(repr=False)
+    """(C, h, w) float32, the picture as predicted at this step."""
+    rgb: LatentToRGB | None = field(default=None, repr=False)
+
+    def preview(self) -> np.ndarray | None:
+        """(h, w, 3) uint8: `x0` by the checkpoint's linear map, one pixel per latent pixel; None without a map."""
+        return None if self.rgb is None else self.rgb(self.x0).numpy()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Done(Event):
+    """The picture is finished."""
+
+    picture: Picture
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cancelled(Event):
+    """Cancelled by its owner; nothing more comes for this ticket."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Failed(Event):
+    """This ticket cannot be finished; the others go on."""
+
+    error: LaurError
+
+
+END = (Done, Cancelled, Failed)
+"""The events after which nothing more comes for a ticket."""
