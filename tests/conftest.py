@@ -1,0 +1,43 @@
+"""What all tests share: no network, two threads, and a cache of their own, in which `mini` is expanded once."""
+
+import atexit
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+THREADS = 2
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def _private_folder() -> Path:
+    """Kept between runs beside pytest's own cache, or temporary where the tree cannot be written."""
+    folder = ROOT / ".pytest_cache" / "laur"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+    except OSError:
+        pass
+    return Path(tempfile.mkdtemp(prefix="laur-tests-"))
+
+
+# set before any test module imports anything: hub libraries read their variables at import
+_FOLDER = _private_folder()
+os.environ["LAUR_CACHE"] = str(_FOLDER / "cache")
+_HOME = tempfile.TemporaryDirectory(prefix="laur-home-")  # what users add: empty at each run
+atexit.register(_HOME.cleanup)
+os.environ["LAUR_HOME"] = _HOME.name
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HOME"] = str(_FOLDER / "hf")
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _two_threads() -> None:
+    """Same speed and same rounding on machines with more cores."""
+    import torch
+
+    torch.set_num_threads(THREADS)
