@@ -23,7 +23,7 @@ class Ticket:
     number: int
     """Counts up from 1 in each Engine."""
     plan: Plan
-    recipe: Recipe | None = None
+    recipe: Recipe
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,0 +1,252 @@
+"""The Engine: continuous batching over Plans.
+
+`submit` queues a plan, every `step` admits what was queued, runs one denoiser call for one lane and emits events,
+`cancel` and `replace` act between steps. One thread owns an Engine. `run` and `stream` stand on these four.
+
+The same plan gives the same picture alone or in any company: rows never see each other, text is padded per request,
+and noise belongs to the picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from laur.core.errors import LaurError, NumericalError
+from laur.core.recipe import Recipe
+from laur.pipeline.device import choose
+from laur.pipeline.events import END, Admitted, Cancelled, Done, Event, Failed, Progress, Ticket
+from laur.pipeline.lanes import Lanes
+from laur.pipeline.library import Library
+from laur.pipeline.resolve import Resolved, resolve
+from laur.pipeline.running import Running
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+    from laur.core.denoiser import Row
+    from laur.core.plan import Plan
+    from laur.render.picture import Picture
+
+CPU_ROW_PIXELS = 8 * 32 * 32
+"""Eight rows of 256x256: beyond it two cores gain nothing and wait longer for each step."""
+GPU_ROW_PIXELS = 32 * 64 * 64
+
+
+class Engine:
+    """Draws Plans, many at a time."""
+
+    def __init__(
+        self,
+        checkpoint: str = "mini",
+        *,
+        device: str | None = None,
+        dtype: str | None = None,
+        channels_last: bool | None = None,
+        prediction: str | None = None,
+        row_pixels: int | None = None,
+        previews: bool = False,
+        library: Library | None = None,
+    ) -> None:
+        """`checkpoint` and `prediction` stand in for recipes that leave theirs at the default.
+
+        Errors: NotFoundError, CheckpointError.
+        """
+        self.library = library or Library(choose(device, dtype, channels_last))
+        self.checkpoint = checkpoint
+        self.prediction = prediction
+        self.previews = previews
+        self.library.checkpoint(checkpoint, prediction=prediction)
+        on_cpu = self.library.placement.device.type == "cpu"
+        self._lanes = Lanes(row_pixels or (CPU_ROW_PIXELS if on_cpu else GPU_ROW_PIXELS))
+        self._numbers = 0
+        self._queue: list[Ticket] = []
+        self._active: dict[Ticket, Running] = {}
+        self._ended: list[Event] = []
+
+    # ------------------------------------------------------------------ plans
+
+    def resolve(self, recipe: Recipe) -> Resolved:
+        """Plan a recipe for this engine; its default checkpoint becomes the engine's."""
+        if recipe.checkpoint == "mini" and self.checkpoint != "mini" and recipe.checkpoint_sha256 is None:
+            recipe = recipe.replace(checkpoint=self.checkpoint)
+        if recipe.prediction is None and recipe.checkpoint == self.checkpoint and self.prediction is not None:
+            recipe = recipe.replace(prediction=self.prediction)
+        return resolve(recipe, self.library)
+
+    def submit(self, plan: Plan, recipe: Recipe) -> Ticket:
+        """Queue a plan; it takes part from the next `step` on. `recipe` (filled) goes into the finished picture."""
+        self._numbers += 1
+        ticket = Ticket(self._numbers, plan, recipe)
+        self._queue.append(ticket)
+        return ticket
+
+    def cancel(self, ticket: Ticket) -> bool:
+        """Stop a ticket between steps; False where it had ended already. `Cancelled` comes with the next `step`."""
+        if ticket in self._queue:
+            self._queue.remove(ticket)
+        elif self._active.pop(ticket, None) is None:
+            return False
+        self._ended.append(Cancelled(ticket))
+        return True
+
+    def replace(self, ticket: Ticket, plan: Plan, recipe: Recipe) -> Ticket:
+        """Drop what a ticket was drawing and draw `plan` in its place (live drawing). Emits no `Cancelled`."""
+        fresh = Ticket(ticket.number, plan, recipe)
+        if ticket in self._queue:
+            self._queue[self._queue.index(ticket)] = fresh
+        else:
+            self._active.pop(ticket, None)
+            self._queue.append(fresh)
+        return fresh
+
+    @property
+    def busy(self) -> bool:
+        """Whether `step` has anything to do."""
+        return bool(self._queue or self._active or self._ended)
+
+    # ------------------------------------------------------------------- step
+
+    def step(self) -> list[Event]:
+        """Admit what was queued, run one denoiser call, decode what it finished. Returns what happened, in order."""
+        events, self._ended = self._ended, []
+        events += self._admit()
+        batch = self._lanes.pick(self._active.values())
+        if batch:
+            events += self._advance(batch)
+        return events
+
+    def _admit(self) -> list[Event]:
+        queued, self._queue = self._queue, []
+        events: list[Event] = []
+        for ticket in queued:
+            try:
+                self._active[ticket] = Running(ticket, self.library)
+                events.append(Admitted(ticket))
+            except LaurError as error:
+                events.append(Failed(ticket, error))
+        return events
+
+    def _advance(self, batch: list[Running]) -> list[Event]:
+        stage = batch[0].stage
+        groups = [running.rows() for running in batch]
+        rows = [row for group in groups for row in group]
+        try:
+            denoiser = self.library.denoiser(stage.checkpoint, stage.adapters)
+            predictions = denoiser.predict(rows)
+        except LaurError as error:
+            return [self._fail(running, error) for running in batch]
+        events: list[Event] = []
+        sound: list[tuple[Running, Tensor]] = []
+        start = 0
+        for running, group in zip(batch, groups, strict=True):
+            part = predictions[start : start + len(group)]
+            start += len(group)
+            if bool(part.isfinite().all()):
+                sound.append((running, part))
+            else:
+                events.append(self._fail(running, self._explain(running, group)))
+        return events + self._take(sound)
+
+    def _take(self, sound: list[tuple[Running, Tensor]]) -> list[Event]:
+        """Combine, step and record; then decode those that are through."""
+        import torch
+
+        from laur.core.guidance import combine
+        from laur.core.sampler.apply import advance
+
+        events: list[Event] = []
+        finished: list[Running] = []
+        with torch.inference_mode():
+            for running, part in sound:
+                step, sha256 = running.step, running.stage.checkpoint
+                prediction = combine(part, running.stage.combine)
+                latent, x0 = advance(step, running.latent, prediction, running.noise(), running.x0)
+                if running.has_hooks:
+                    x0 = running.hooked(x0)
+                    prediction = (x0 - step.p * running.latent) / step.q
+                    latent, _ = advance(step, running.latent, prediction, running.noise(), running.x0)
+                running.advance(latent, x0)
+                events.append(self._progress(running, x0, sha256))
+                if running.finished:
+                    finished.append(running)
+        return events + self._decode(finished)
+
+    def _progress(self, running: Running, x0: Tensor, sha256: str) -> Progress:
+        rgb = self.library.preview(sha256) if self.previews else None
+        return Progress(running.ticket, running.steps_done, running.ticket.plan.steps, x0, rgb)
+
+    def _decode(self, finished: Sequence[Running]) -> list[Event]:
+        events: list[Event] = []
+        for running in finished:
+            try:
+                picture = self._picture(running)
+                del self._active[running.ticket]
+                events.append(Done(running.ticket, picture))
+            except LaurError as error:
+                events.append(self._fail(running, error))
+        return events
+
+    def _picture(self, running: Running) -> Picture:
+        from laur.render.picture import Picture
+
+        plan = running.ticket.plan
+        pixels = self.library.decoder(plan.stages[0].checkpoint).decode(running.latent[None])[0]
+        top, left = (pixels.shape[0] - plan.height) // 2, (pixels.shape[1] - plan.width) // 2
+        cropped = pixels[top : top + plan.height, left : left + plan.width].contiguous()
+        provenance = self.library.provenance(plan, running.ticket.recipe)
+        return Picture(pixels=cropped.numpy(), recipe=running.ticket.recipe, provenance=provenance)
+
+    def _fail(self, running: Running, error: LaurError) -> Failed:
+        self._active.pop(running.ticket, None)
+        return Failed(running.ticket, error)
+
+    def _explain(self, running: Running, rows: list[Row]) -> NumericalError:
+        """Name the first layer that gave NaN or infinity for these rows."""
+        stage = running.stage
+        where = self.library.denoiser(stage.checkpoint, stage.adapters).locate(rows)
+        return NumericalError(
+            f"step {running.steps_done + 1} gave NaN or infinity, first in {where}; "
+            "try --dtype float32, or lower the adapter weights"
+        )
+
+    # ------------------------------------------------------------ run, stream
+
+    def stream(self, recipes: Iterable[Recipe | Resolved]) -> Iterator[Event]:
+        """Draw recipes together and yield what happens; closing the iterator cancels what is left.
+
+        Errors of a single recipe come as `Failed`; a recipe that cannot be planned raises at once, before any drawing.
+        """
+        jobs = [recipe if isinstance(recipe, Resolved) else self.resolve(recipe) for recipe in recipes]
+        open_tickets = {self.submit(job.plan, job.recipe) for job in jobs}
+        try:
+            while open_tickets:
+                for event in self.step():
+                    if event.ticket in open_tickets and isinstance(event, END):
+                        open_tickets.discard(event.ticket)
+                    yield event
+        finally:
+            self._queue = [ticket for ticket in self._queue if ticket not in open_tickets]
+            for ticket in open_tickets:
+                self._active.pop(ticket, None)
+
+    def pictures(self, recipes: Iterable[Recipe | Resolved]) -> list[Picture]:
+        """Draw recipes together; pictures with their recipes, in order. The first failure raises."""
+        jobs = [recipe if isinstance(recipe, Resolved) else self.resolve(recipe) for recipe in recipes]
+        first = self._numbers + 1
+        done: dict[int, Picture] = {}
+        for event in self.stream(jobs):
+            if isinstance(event, Failed):
+                raise event.error
+            if isinstance(event, Done):
+                done[event.ticket.number - first] = event.picture
+        return [done[index] for index in range(len(jobs))]
+
+    def run(self, recipes: Iterable[Recipe | Resolved]) -> list[Image]:
+        """Draw recipes together; PIL images, in order. The first failure raises."""
+        return [picture.image for picture in self.pictures(recipes)]
+
+    def __repr__(self) -> str:
+        place: Any = self.library.placement
+        return f"Engine({self.checkpoint!r}, device={str(place.device)!r}, dtype={place.dtype_name!r})"

@@ -1,0 +1,47 @@
+"""Memory is estimated before it is taken, so that a wish too large is one line and not a killed process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from laur.core.errors import ResourceError
+
+
+def picture_bytes(width: int, height: int, *, rows: int, unet: Mapping[str, Any], itemsize: int, downscale: int) -> int:
+    """Upper estimate of the activations for one picture, in bytes.
+
+    The larger of the denoiser's skip connections and widest feed-forward, and the decoder's widest layer: at full size
+    it holds a few maps of 64 to 128 channels. Attention is computed in tiles and adds no square.
+    """
+    latent = (width // downscale) * (height // downscale)
+    channels = list(unet.get("block_out_channels", (320, 640, 1280, 1280)))
+    layers = int(unet.get("layers_per_block", 2) if isinstance(unet.get("layers_per_block", 2), int) else 2)
+    skips = sum(width_ * (layers + 1) / 4**level for level, width_ in enumerate(channels))
+    widest = max(8 * width_ / 4**level for level, width_ in enumerate(channels))
+    denoiser = rows * latent * (skips + widest + 4 * channels[0]) * itemsize
+    decoder = width * height * (6 * 64 * itemsize + 3 * 4 + 3)
+    return int(max(denoiser, decoder))
+
+
+def available_bytes(device: Any) -> int:
+    """Memory that can still be taken on a torch device, in bytes."""
+    if device.type == "cuda":
+        import torch
+
+        return int(torch.cuda.mem_get_info(device)[0])
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
+def require(needed: int, available: int, what: str, remedy: str) -> None:
+    """Raise ResourceError where `needed` exceeds nine tenths of what is `available`."""
+    if needed > 0.9 * available:
+        raise ResourceError(
+            f"{what} needs about {_gib(needed)} of memory and {_gib(available)} is free; {remedy}",
+        )
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:,.1f} GiB" if size >= 2**30 else f"{size / 2**20:,.0f} MiB"

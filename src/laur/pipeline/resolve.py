@@ -1,0 +1,219 @@
+"""Recipe to Plan: every open field is filled, every name becomes a content hash.
+
+`resolve` is a pure function of the Recipe and of what the Library holds under its names; only an open seed is drawn.
+Resolving a filled Recipe gives it back unchanged.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from laur.core.checkpoint import Checkpoint
+from laur.core.errors import RecipeError
+from laur.core.guidance import classifier_free
+from laur.core.plan import AdapterUse, Plan, RowSpec, Stage, TextSpec
+from laur.core.recipe import AdapterRef, Recipe
+from laur.core.sampler import DISTILLED
+from laur.core.sampler.build import build_table, split_at
+from laur.core.sampler.table import SamplerTable
+
+if TYPE_CHECKING:
+    from laur.optimize import BaseAdapter
+    from laur.pipeline.library import Library
+
+AESTHETIC_SCORE, NEGATIVE_AESTHETIC_SCORE = 6.0, 2.5
+"""What SDXL's refiner is told, as diffusers tells it."""
+REFINER_START = 0.8
+LCM_GUIDANCE_LIMIT = 2.0
+SEED_RANGE = 2**32
+"""Drawn seeds stay in A1111's range."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A Plan, the filled Recipe that it was made from, and what the user should know."""
+
+    plan: Plan
+    recipe: Recipe
+    warnings: tuple[str, ...] = field(default=())
+
+
+def resolve(recipe: Recipe, library: Library) -> Resolved:
+    """Fill `recipe` and plan it. Errors: RecipeError, NotFoundError, CheckpointError, AdapterError, ResourceError."""
+    checkpoint = library.checkpoint(recipe.checkpoint, prediction=recipe.prediction)
+    _same_content("checkpoint", recipe.checkpoint, recipe.checkpoint_sha256, checkpoint.sha256)
+    adapters = _adapters(recipe, checkpoint, library)
+    filled = _fill(recipe, checkpoint, adapters)
+    warnings = _warnings(filled, checkpoint, adapters)
+    stages = _stages(filled, checkpoint, adapters, library)
+    if filled.refiner is not None:
+        refiner = library.checkpoint(filled.refiner)
+        _same_content("refiner", filled.refiner, recipe.refiner_sha256, refiner.sha256)
+        filled = filled.replace(refiner_sha256=refiner.sha256)
+    assert filled.width and filled.height and filled.seed is not None
+    down = checkpoint.downscale
+    shape = (checkpoint.latent_channels, -(-filled.height // down), -(-filled.width // down))
+    plan = Plan(stages=stages, seed=filled.seed, latent_shape=shape, width=filled.width, height=filled.height)
+    library.require_memory(plan, checkpoint)
+    return Resolved(plan, filled, tuple(warnings))
+
+
+def _same_content(what: str, name: str, recorded: str | None, found: str) -> None:
+    if recorded is not None and recorded != found:
+        raise RecipeError(
+            f"the {what} {name} is {found[:10]} here, but the recipe was made with {recorded[:10]}; "
+            f"point it at that file, or leave {what}_sha256 out to draw with this one"
+        )
+
+
+def _adapters(recipe: Recipe, checkpoint: Checkpoint, library: Library) -> list[tuple[AdapterRef, BaseAdapter]]:
+    """The recipe's adapters with their content, the checkpoint's own acceleration among them where it is wanted."""
+    recorded = recipe.checkpoint_sha256 is not None
+    refs = list(recipe.adapters or ())
+    if recipe.style is not None and not recorded:
+        refs.append(AdapterRef(name=recipe.style))
+    found = [(ref, library.adapter(ref.name)) for ref in refs]
+    for ref, adapter in found:
+        _same_content("adapter", ref.name, ref.sha256, adapter.sha256)
+    wants = recipe.sampler is None or recipe.sampler in DISTILLED
+    has = checkpoint.guidance_embedding or any(adapter.recommends.accelerates for _, adapter in found)
+    if wants and not has and not recorded and recipe.adapters != ():
+        own = [AdapterRef(name=name) for name in checkpoint.defaults.adapters]
+        found = [(ref, library.adapter(ref.name)) for ref in own] + found
+    return [(AdapterRef(name=ref.name, weight=ref.weight, sha256=adapter.sha256), adapter) for ref, adapter in found]
+
+
+def _fill(recipe: Recipe, checkpoint: Checkpoint, adapters: list[tuple[AdapterRef, BaseAdapter]]) -> Recipe:
+    defaults = checkpoint.defaults
+    accelerators = [a.recommends for _, a in adapters if a.recommends.accelerates]
+    fast = accelerators[0] if accelerators else None
+    sampler = recipe.sampler
+    if sampler is None:
+        own = "lcm" if checkpoint.guidance_embedding else defaults.sampler
+        sampler = (fast.sampler or own) if fast else own
+    distilled = sampler in DISTILLED
+    if distilled:
+        steps = (fast.steps if fast else None) or defaults.distilled_steps
+        guidance = defaults.distilled_guidance if fast is None or fast.guidance is None else fast.guidance
+        if checkpoint.guidance_embedding:
+            guidance = defaults.guidance
+    else:
+        steps, guidance = defaults.steps, defaults.guidance
+    timesteps = recipe.timesteps
+    if timesteps is None and recipe.steps is None and fast is not None and distilled:
+        timesteps = fast.timesteps
+    steps = len(timesteps) if timesteps is not None else (recipe.steps or steps)
+    native = checkpoint.native_size
+    return recipe.replace(
+        seed=secrets.randbelow(SEED_RANGE) if recipe.seed is None else recipe.seed,
+        steps=steps,
+        timesteps=timesteps,
+        guidance=float(guidance if recipe.guidance is None else recipe.guidance),
+        width=recipe.width or native,
+        height=recipe.height or native,
+        sampler=sampler,
+        checkpoint_sha256=checkpoint.sha256,
+        adapters=tuple(ref for ref, _ in adapters),
+        eta=recipe.eta if recipe.eta is not None else {"tcd": 0.3, "ddim": 0.0}.get(sampler),
+        original_inference_steps=recipe.original_inference_steps or (50 if distilled else None),
+        prediction=checkpoint.prediction,
+        refiner_start=(recipe.refiner_start or REFINER_START) if recipe.refiner else None,
+    )
+
+
+def _warnings(recipe: Recipe, checkpoint: Checkpoint, adapters: list[tuple[AdapterRef, BaseAdapter]]) -> list[str]:
+    assert recipe.guidance is not None
+    notes: list[str] = []
+    accelerated = any(adapter.recommends.accelerates for _, adapter in adapters)
+    one_row = recipe.guidance <= 1 or checkpoint.guidance_embedding
+    if recipe.negative_prompt.strip() and one_row:
+        notes.append(
+            f"the negative prompt has no effect at guidance {recipe.guidance:g}"
+            + ("; this checkpoint has its guidance distilled in" if checkpoint.guidance_embedding else "; use 1.1 to 2")
+        )
+    if recipe.sampler in DISTILLED and accelerated and recipe.guidance > LCM_GUIDANCE_LIMIT:
+        notes.append(f"guidance {recipe.guidance:g} burns pictures under LCM-LoRA; keep it from 1 to 2")
+    if recipe.sampler in DISTILLED and not accelerated and not checkpoint.guidance_embedding:
+        notes.append(f"sampler {recipe.sampler} without LCM-LoRA or an LCM checkpoint gives blurred pictures")
+    if accelerated and recipe.sampler not in DISTILLED:
+        notes.append(f"LCM-LoRA with sampler {recipe.sampler}: it was distilled for lcm and tcd")
+    return notes
+
+
+def _stages(
+    recipe: Recipe, checkpoint: Checkpoint, adapters: list[tuple[AdapterRef, BaseAdapter]], library: Library
+) -> tuple[Stage, ...]:
+    uses = tuple(AdapterUse(sha256=adapter.sha256, weight=ref.weight) for ref, adapter in adapters)
+    table = _table(recipe, checkpoint)
+    if recipe.refiner is None:
+        return (_stage(recipe, checkpoint, table, uses, library),)
+    refiner = library.checkpoint(recipe.refiner)
+    if (refiner.latent_channels, refiner.latent_scale) != (checkpoint.latent_channels, checkpoint.latent_scale):
+        raise RecipeError(
+            f"{recipe.refiner} cannot refine {recipe.checkpoint}: their latents differ; use SDXL's refiner"
+        )
+    assert recipe.refiner_start is not None
+    first, second = split_at(table, checkpoint.schedule, recipe.refiner_start)
+    if not first.steps or not second.steps:
+        raise RecipeError(
+            f"{recipe.steps} steps split at {recipe.refiner_start:g} leave one model without a step; "
+            "use more steps or another refiner start"
+        )
+    return (
+        _stage(recipe, checkpoint, first, uses, library),
+        _stage(recipe, refiner, second, (), library),
+    )
+
+
+def _table(recipe: Recipe, checkpoint: Checkpoint) -> SamplerTable:
+    assert recipe.sampler is not None and recipe.steps is not None
+    return build_table(
+        recipe.sampler,
+        checkpoint.schedule,
+        prediction=checkpoint.prediction,
+        steps=recipe.steps,
+        spacing=checkpoint.spacing,
+        steps_offset=checkpoint.steps_offset,
+        set_alpha_to_one=checkpoint.set_alpha_to_one,
+        timesteps=recipe.timesteps,
+        original_inference_steps=recipe.original_inference_steps,
+        eta=recipe.eta,
+    )
+
+
+def _stage(
+    recipe: Recipe, checkpoint: Checkpoint, table: SamplerTable, uses: tuple[AdapterUse, ...], library: Library
+) -> Stage:
+    """One checkpoint's rows: the prompt alone, or with classifier-free guidance the negative prompt before it."""
+    assert recipe.guidance is not None
+    encoder = library.encoder(checkpoint.sha256, uses)
+    guided = recipe.guidance > 1 and not checkpoint.guidance_embedding
+    windows = encoder.windows(recipe.prompt)
+    if guided:
+        windows = max(windows, encoder.windows(recipe.negative_prompt))
+    positive = RowSpec(
+        text=TextSpec(prompt=recipe.prompt, clip_skip=recipe.clip_skip, windows=windows),
+        size_ids=_size_ids(recipe, checkpoint, negative=False),
+        guidance_embedding=recipe.guidance - 1 if checkpoint.guidance_embedding else None,
+    )
+    rows = (positive,)
+    if guided:
+        zeros = checkpoint.zeros_for_empty_prompt and not recipe.negative_prompt
+        text = TextSpec(prompt=recipe.negative_prompt, clip_skip=recipe.clip_skip, windows=windows, zeros=zeros)
+        rows = (RowSpec(text=text, size_ids=_size_ids(recipe, checkpoint, negative=True)), positive)
+    combine = classifier_free(recipe.guidance if guided else 1.0, recipe.guidance_rescale)
+    return Stage(checkpoint=checkpoint.sha256, table=table, rows=rows, combine=combine, adapters=uses)
+
+
+def _size_ids(recipe: Recipe, checkpoint: Checkpoint, *, negative: bool) -> tuple[float, ...] | None:
+    if not checkpoint.family.is_xl:
+        return None
+    assert recipe.height and recipe.width
+    drawn = tuple(
+        float(-(-side // checkpoint.downscale) * checkpoint.downscale) for side in (recipe.height, recipe.width)
+    )
+    if checkpoint.aesthetics_score:
+        return (*drawn, 0.0, 0.0, NEGATIVE_AESTHETIC_SCORE if negative else AESTHETIC_SCORE)
+    return (*drawn, 0.0, 0.0, *drawn)

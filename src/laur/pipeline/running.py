@@ -1,0 +1,115 @@
+"""One picture on its way through an Engine."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import TYPE_CHECKING
+
+from laur.core.denoiser import Row
+from laur.core.noise import Noise
+from laur.core.plan import Stage
+from laur.core.sampler.table import StepCoefficients
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from laur.input.vectorize import States
+    from laur.optimize import BaseAdapter
+    from laur.pipeline.events import Ticket
+    from laur.pipeline.library import Library
+
+
+class Running:
+    """State of a ticket between steps. Owned by one Engine; nothing of it is shared with another ticket."""
+
+    def __init__(self, ticket: Ticket, library: Library) -> None:
+        self.ticket = ticket
+        self.steps_done = 0
+        self._library = library
+        self._noise = Noise(ticket.plan.seed, ticket.plan.latent_shape)
+        self._stage = 0
+        self._step = 0
+        self._draws = 1
+        self.x0: Tensor | None = None
+        self._enter(0)
+        self.latent: Tensor = self._draw(0) * self.stage.table.initial_scale
+
+    @property
+    def stage(self) -> Stage:
+        """The stage that runs now."""
+        return self.ticket.plan.stages[self._stage]
+
+    @property
+    def step(self) -> StepCoefficients:
+        """The step to do next."""
+        return self.stage.table.steps[self._step]
+
+    @property
+    def finished(self) -> bool:
+        """Whether every stage is through."""
+        return self._stage >= len(self.ticket.plan.stages)
+
+    @property
+    def lane(self) -> Hashable:
+        """What this ticket's next step may share a batch with: denoiser, latent shape, context length."""
+        stage = self.stage
+        return stage.checkpoint, stage.adapters, tuple(self.latent.shape), self._states[0].context.shape[0]
+
+    def rows(self) -> list[Row]:
+        """The rows of the next step."""
+        rows = [
+            Row(
+                latent=self.latent,
+                timestep=self.step.timestep,
+                context=states.context,
+                pooled=states.pooled,
+                size_ids=spec.size_ids,
+                guidance_embedding=spec.guidance_embedding,
+            )
+            for spec, states in zip(self.stage.rows, self._states, strict=True)
+        ]
+        for adapter in self._adapters:
+            rows = adapter.rows(rows)
+        return rows
+
+    def noise(self) -> Tensor | None:
+        """The draw of the next step, (C, h, w), or None where it takes none."""
+        if not self.step.draws:
+            return None
+        return self._draw(self._draws)
+
+    def hooked(self, x0: Tensor) -> Tensor:
+        """x0 after the adapters' own changes."""
+        for adapter in self._adapters:
+            x0 = adapter.on_x0(self.steps_done + 1, self.ticket.plan.steps, x0)
+        return x0
+
+    @property
+    def has_hooks(self) -> bool:
+        """Whether any adapter may change x0 between steps."""
+        from laur.optimize import BaseAdapter
+
+        return any(type(adapter).on_x0 is not BaseAdapter.on_x0 for adapter in self._adapters)
+
+    def advance(self, latent: Tensor, x0: Tensor) -> None:
+        """Take the outcome of the step and move on to the next, or into the next stage."""
+        self._draws += self.step.draws
+        self.latent, self.x0 = latent, x0
+        self.steps_done += 1
+        self._step += 1
+        if self._step == len(self.stage.table.steps):
+            self._stage, self._step, self._draws = self._stage + 1, 0, 1
+            if not self.finished:
+                self.x0 = None
+                self._enter(self._stage)
+
+    def _draw(self, index: int) -> Tensor:
+        return self._noise.draw(self._stage, index).to(self._library.placement.device)
+
+    def _enter(self, index: int) -> None:
+        """Fetch what a stage needs from the library, so that a fault shows before its first step."""
+        stage = self.ticket.plan.stages[index]
+        self._adapters: list[BaseAdapter] = [self._library.by_content(use.sha256) for use in stage.adapters]
+        self._states: list[States] = [
+            self._library.encode(stage.checkpoint, stage.adapters, spec.text) for spec in stage.rows
+        ]

@@ -1,0 +1,123 @@
+"""StandardPipeline: a prompt and, if wanted, a style become pictures in a few steps."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from laur.core.recipe import Recipe
+from laur.pipeline.engine import Engine
+from laur.pipeline.resolve import Resolved
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from laur.render.picture import Picture
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Result:
+    """Finished pictures, in order. Shows itself in a notebook."""
+
+    pictures: tuple[Picture, ...]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def images(self) -> list[Image]:
+        """PIL images."""
+        return [picture.image for picture in self.pictures]
+
+    @property
+    def recipes(self) -> list[Recipe]:
+        """What each picture was made from, every default filled in."""
+        return [picture.recipe for picture in self.pictures]
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __iter__(self) -> Iterator[Picture]:
+        return iter(self.pictures)
+
+    def __getitem__(self, index: int) -> Picture:
+        return self.pictures[index]
+
+    def _repr_html_(self) -> str:
+        cells = (_figure(picture) for picture in self.pictures)
+        return f'<div style="display:flex;flex-wrap:wrap;gap:8px">{"".join(cells)}</div>'
+
+
+class StandardPipeline:
+    """LCM-LoRA and optionally one style over one checkpoint.
+
+    `style` names an adapter (embedded, registered, in the user's folder, or a file); it is recorded in every recipe.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str = "mini",
+        style: str | None = None,
+        *,
+        device: str | None = None,
+        dtype: str | None = None,
+        prediction: str | None = None,
+        engine: Engine | None = None,
+    ) -> None:
+        """Errors: NotFoundError, CheckpointError. An `engine` that is given is used as it is."""
+        self.engine = engine or Engine(checkpoint, device=device, dtype=dtype, prediction=prediction)
+        self.checkpoint = checkpoint
+        self.style = style
+
+    def plan(
+        self, prompt: str | Sequence[str], *, n: int = 1, seed: int | None = None, **fields: Any
+    ) -> list[Resolved]:
+        """The resolved recipes of a call: n for each prompt, picture i with seed + i."""
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        fields = {"checkpoint": self.checkpoint, "style": self.style, **fields}
+        jobs: list[Resolved] = []
+        for text in prompts:
+            first = self.engine.resolve(Recipe(prompt=text, seed=seed, **fields))
+            seed = first.recipe.seed
+            assert seed is not None
+            jobs += [first, *(self.engine.resolve(first.recipe.replace(seed=seed + i)) for i in range(1, n))]
+            seed += n
+        return jobs
+
+    def __call__(self, prompt: str | Sequence[str], *, n: int = 1, seed: int | None = None, **fields: Any) -> Result:
+        """Draw `n` pictures of each prompt.
+
+        `fields` are those of a Recipe: steps, guidance, width, height, negative_prompt, adapters, sampler …
+        Errors: RecipeError and the other LaurErrors.
+        """
+        jobs = self.plan(prompt, n=n, seed=seed, **fields)
+        warnings = tuple(dict.fromkeys(text for job in jobs for text in job.warnings))
+        return Result(tuple(self.engine.pictures(jobs)), warnings)
+
+
+def generate(
+    prompt: str | Sequence[str],
+    *,
+    checkpoint: str = "mini",
+    n: int = 1,
+    seed: int | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    **fields: Any,
+) -> Result:
+    """Draw once and let go of the model. To draw again and again, keep a StandardPipeline or an Engine."""
+    return StandardPipeline(checkpoint, device=device, dtype=dtype)(prompt, n=n, seed=seed, **fields)
+
+
+def _figure(picture: Picture) -> str:
+    buffer = io.BytesIO()
+    picture.image.save(buffer, "PNG")
+    data = base64.b64encode(buffer.getvalue()).decode()
+    recipe = picture.recipe
+    caption = html.escape(f"{recipe.prompt} · seed {recipe.seed} · {recipe.steps} steps")
+    return (
+        f'<figure style="margin:0;width:{recipe.width}px"><img src="data:image/png;base64,{data}" alt="{caption}">'
+        f'<figcaption style="font-size:small">{caption}</figcaption></figure>'
+    )
