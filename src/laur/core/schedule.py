@@ -88,11 +88,16 @@ class NoiseSchedule:
 
     def alpha(self, timestep: int) -> float:
         """Signal scale at `timestep`, 0 … T - 1."""
-        return math.sqrt(float(self.alphas_cumprod[timestep]))
+        return math.sqrt(self._bar(timestep))
 
     def sigma(self, timestep: int) -> float:
         """Noise scale at `timestep`, 0 … T - 1."""
-        return math.sqrt(1.0 - float(self.alphas_cumprod[timestep]))
+        return math.sqrt(1.0 - self._bar(timestep))
+
+    def _bar(self, timestep: int) -> float:
+        if not 0 <= timestep < self.num_train_timesteps:
+            raise IndexError(f"timestep {timestep} is outside 0 … {self.num_train_timesteps - 1}")
+        return float(self.alphas_cumprod[timestep])
 
 
 def _check(schedule: NoiseSchedule) -> None:
