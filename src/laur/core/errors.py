@@ -10,6 +10,7 @@ server can show it as it is. Anything else that escapes is a bug and keeps its s
     │   └── AmbiguousError      the file cannot tell (prediction type, say): the user must
     ├── AdapterError            an adapter that cannot be read
     │   └── MismatchError       an adapter made for another architecture
+    ├── PictureError            a picture file that cannot be read
     ├── ResourceError           too little memory for what was asked
     ├── OutputError             a result that cannot be written: full disk, read-only folder
     ├── MissingDependencyError  an optional package that is not installed
@@ -52,6 +53,10 @@ class AdapterError(LaurError):
 
 class MismatchError(AdapterError):
     """An adapter made for another architecture than the checkpoint's."""
+
+
+class PictureError(LaurError):
+    """A picture file that is missing, damaged or of no format that can be read."""
 
 
 class ResourceError(LaurError):

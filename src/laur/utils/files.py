@@ -21,11 +21,12 @@ Writer = Callable[[BinaryIO], object]
 """Writes a file's content to the open binary file that it is given."""
 
 
-def atomic_write(path: str | os.PathLike[str], content: bytes | Writer) -> Path:
+def atomic_write(path: str | os.PathLike[str], content: bytes | Writer, *, replace: bool = True) -> Path:
     """Write `content` to `path` so that nobody ever sees half of it. Returns the path written.
 
-    An existing file is replaced; a link is followed. A device or pipe (/dev/stdout) is written to directly, as there
-    is nothing to rename. The folder must exist.
+    An existing file is replaced, or with `replace` False FileExistsError raised, also when another process came first;
+    a link is followed. A device or pipe (/dev/stdout) is written to directly, as there is nothing to rename. The folder
+    must exist.
     """
     target = Path(os.path.realpath(path))
     if _is_special(target):
@@ -38,7 +39,10 @@ def atomic_write(path: str | os.PathLike[str], content: bytes | Writer) -> Path:
             _fill(file, content)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(target)
+        if replace:
+            temporary.replace(target)
+        else:
+            _rename_new(temporary, target)
     except BaseException:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -114,6 +118,21 @@ def _fill(file: BinaryIO, content: bytes | Writer) -> None:
         content(file)
     else:
         file.write(content)
+
+
+def _rename_new(temporary: Path, target: Path) -> None:
+    """Rename where nothing stands yet: a hard link is the one step that both names a file and refuses a taken name."""
+    try:
+        target.hardlink_to(temporary)
+    except FileExistsError:
+        raise
+    except OSError:
+        # file systems without hard links (FAT, some shares): the moment between look and rename cannot be closed
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from None
+        temporary.rename(target)
+    else:
+        temporary.unlink()
 
 
 def _is_special(target: Path) -> bool:
