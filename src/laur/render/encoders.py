@@ -12,22 +12,17 @@ from __future__ import annotations
 
 import io
 import struct
-import zlib
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from PIL import Image, PngImagePlugin, TiffImagePlugin
+from PIL import Image, PngImagePlugin
 
 from laur.render import xmp
 from laur.render.embedded import Embedded
+from laur.render.tiff import exif_block, tiff_file
 
-EXIF_IFD = 0x8769
-USER_COMMENT = 0x9286
-UNICODE_MARK = b"UNICODE\0"
-
-_SOFTWARE = 0x0131
-_XMP_TAG = 700
+_UNICODE_MARK = b"UNICODE\0"
 _SEGMENT_LIMIT = 65_533
 
 
@@ -49,9 +44,9 @@ def encode_jpeg(image: Image.Image, embedded: Embedded | None) -> bytes:
         return _save(image, "JPEG", **options)
     main, portions = xmp.jpeg_packets(embedded.software, embedded.record)
     extra = b"".join(b"\xff\xe1" + struct.pack(">H", len(p) + 2) + p for p in portions)
-    exif = _exif(embedded).tobytes()
+    exif = exif_block(embedded.software, _comment(embedded))
     if len(exif) > _SEGMENT_LIMIT:
-        exif = _exif(embedded, comment=False).tobytes()
+        exif = exif_block(embedded.software, None)
     return _save(image, "JPEG", exif=exif, xmp=main, extra=extra, **options)
 
 
@@ -66,37 +61,12 @@ def encode_avif(image: Image.Image, embedded: Embedded | None) -> bytes:
 
 
 def encode_tiff(image: Image.Image, embedded: Embedded | None) -> bytes:
-    """TIFF 6.0 in one deflated strip with horizontal differences (TIFF 6.0, section 14).
-
-    Put together here because Pillow drops the EXIF directory whenever libtiff compresses.
-    """
+    """TIFF, deflated."""
     pixels = np.asarray(image)
-    differences = pixels.copy()
-    differences[:, 1:] -= pixels[:, :-1]  # modulo 256
-    strip = zlib.compress(differences.tobytes(), 6)
-    tags: Any = TiffImagePlugin.ImageFileDirectory_v2()
-    for tag, value in {
-        TiffImagePlugin.IMAGEWIDTH: image.width,
-        TiffImagePlugin.IMAGELENGTH: image.height,
-        TiffImagePlugin.BITSPERSAMPLE: (8, 8, 8),
-        TiffImagePlugin.COMPRESSION: 8,  # deflate
-        TiffImagePlugin.PHOTOMETRIC_INTERPRETATION: 2,  # RGB
-        TiffImagePlugin.STRIPOFFSETS: (0,),  # Pillow adds where the directory ends
-        TiffImagePlugin.SAMPLESPERPIXEL: 3,
-        TiffImagePlugin.ROWSPERSTRIP: image.height,
-        TiffImagePlugin.STRIPBYTECOUNTS: (len(strip),),
-        TiffImagePlugin.PLANAR_CONFIGURATION: 1,
-        TiffImagePlugin.PREDICTOR: 2,
-    }.items():
-        tags[tag] = value
-    if embedded is not None:
-        tags[_SOFTWARE] = embedded.software
-        tags[_XMP_TAG] = xmp.packet(embedded.software, embedded.record)
-        tags[EXIF_IFD] = {USER_COMMENT: _comment(embedded)}
-    buffer = io.BytesIO()
-    tags.save(buffer)
-    buffer.write(strip)
-    return buffer.getvalue()
+    if embedded is None:
+        return tiff_file(pixels, None, None, None)
+    packet = xmp.packet(embedded.software, embedded.record)
+    return tiff_file(pixels, embedded.software, _comment(embedded), packet)
 
 
 ENCODERS: dict[str, Callable[[Image.Image, Embedded | None], bytes]] = {
@@ -117,20 +87,15 @@ def _save(image: Image.Image, format: str, **options: Any) -> bytes:
 def _exif_and_xmp(embedded: Embedded | None) -> dict[str, bytes]:
     if embedded is None:
         return {}
-    return {"exif": _exif(embedded).tobytes(), "xmp": xmp.packet(embedded.software, embedded.record)}
-
-
-def _exif(embedded: Embedded, *, comment: bool = True) -> Image.Exif:
-    exif = Image.Exif()
-    exif[_SOFTWARE] = embedded.software
-    if comment:
-        exif.get_ifd(EXIF_IFD)[USER_COMMENT] = _comment(embedded)
-    return exif
+    return {
+        "exif": exif_block(embedded.software, _comment(embedded)),
+        "xmp": xmp.packet(embedded.software, embedded.record),
+    }
 
 
 def _comment(embedded: Embedded) -> bytes:
-    """As A1111 writes it: marked as Unicode and big-endian UTF-16, whatever the byte order of the rest."""
-    return UNICODE_MARK + _encodable(embedded.parameters).encode("utf-16-be")
+    """As A1111 writes it: marked as Unicode and big-endian UTF-16, which is also the order of our EXIF blocks."""
+    return _UNICODE_MARK + _encodable(embedded.parameters).encode("utf-16-be")
 
 
 def _encodable(text: str) -> str:

@@ -151,7 +151,7 @@ def _xmp(image: Image.Image) -> xmp.XmpFound:
 
 def _user_comment(image: Image.Image) -> str | None:
     """EXIF's UserComment: eight bytes that name the encoding, then the text."""
-    from laur.render.encoders import EXIF_IFD, USER_COMMENT
+    from laur.render.tiff import EXIF_IFD, USER_COMMENT
 
     try:
         raw: Any = image.getexif().get_ifd(EXIF_IFD).get(USER_COMMENT, b"")
