@@ -205,7 +205,7 @@ class Engine:
     def _explain(self, running: Running, rows: list[Row]) -> NumericalError:
         """Name the first layer that gave NaN or infinity for these rows."""
         stage = running.stage
-        where = self.library.denoiser(stage.checkpoint, stage.adapters).locate(rows)
+        where = self.library.locate(stage.checkpoint, stage.adapters, rows)
         return NumericalError(
             f"step {running.steps_done + 1} gave NaN or infinity, first in {where}; "
             "try --dtype float32, or lower the adapter weights"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,8 @@ class Event:
     """Something that happened to one ticket."""
 
     ticket: Ticket
+    at: float = field(default_factory=time.perf_counter, kw_only=True, repr=False)
+    """When, by `time.perf_counter`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,30 +7,34 @@ denoiser over the same base; the few used last are kept.
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from laur.core.errors import NotFoundError
 from laur.pipeline import memory
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from laur.core.checkpoint import Checkpoint
+    from laur.core.denoiser import Row
     from laur.core.plan import AdapterUse, Plan, TextSpec
     from laur.core.pytorch.decoder import TorchDecoder
     from laur.core.pytorch.denoiser import TorchDenoiser
     from laur.core.pytorch.preview import LatentToRGB
+    from laur.core.recipe import Recipe
     from laur.input.text import TextEncoder
     from laur.input.vectorize import States
     from laur.optimize import BaseAdapter
+    from laur.optimize.layers import LayerShape
     from laur.pipeline.device import Placement
     from laur.pipeline.loading.load import LoadedCheckpoint
+    from laur.render.embedded import Provenance
 
 T = TypeVar("T")
 Uses = tuple["AdapterUse", ...]
-TEXT_CACHE_BYTES = 64 * 2**20
 
 
 class Library:
@@ -38,15 +42,16 @@ class Library:
 
     def __init__(self, placement: Placement, *, denoisers: int = 2) -> None:
         """`denoisers` is how many sets of pinned adapters stay merged at once."""
-        from laur.input.cache import StateCache
+        from laur.input.cache import StatesCache
 
         self.placement = placement
-        self.states = StateCache(TEXT_CACHE_BYTES)
+        self.states = StatesCache()
         self._infos: dict[tuple[str, str | None], Checkpoint] = {}
         self._loaded: dict[str, LoadedCheckpoint] = {}
         self._names: dict[str, BaseAdapter] = {}
         self._adapters: dict[str, BaseAdapter] = {}
         self._denoisers: OrderedDict[Hashable, TorchDenoiser] = OrderedDict()
+        self._touching: dict[tuple[str, Uses], Uses] = {}
         self._encoders: OrderedDict[Hashable, TextEncoder] = OrderedDict()
         self._decoders: dict[str, TorchDecoder] = {}
         self._previews: dict[str, LatentToRGB] = {}
@@ -88,12 +93,16 @@ class Library:
 
     def encoder(self, sha256: str, uses: Uses) -> TextEncoder:
         """The checkpoint's text encoder, with what the adapters change in it."""
+        uses = self._text_uses(sha256, uses)
         return self._kept(self._encoders, (sha256, uses), lambda: self._build_encoder(sha256, uses))
 
     def encode(self, sha256: str, uses: Uses, text: TextSpec) -> States:
         """Cached text states on the library's device."""
+        from laur.input.cache import StatesKey
+
         encoder = self.encoder(sha256, uses)
-        return self.states.get(encoder, text)
+        key = StatesKey(encoder.fingerprint, text, self._text_uses(sha256, uses))
+        return self.states.get_or_make(key, lambda: encoder.encode(text))
 
     def denoiser(self, sha256: str, uses: Uses) -> TorchDenoiser:
         """The checkpoint's network with the adapters merged in."""
@@ -155,52 +164,133 @@ class Library:
         kept[key] = build()
         return kept[key]
 
+    def locate(self, sha256: str, uses: Uses, rows: list[Row]) -> str:
+        """Name the first layer that gives NaN or infinity for these rows."""
+        from laur.core.pytorch.denoiser import ModuleNetwork
+        from laur.utils.locate_nan import first_nonfinite
+
+        denoiser = self.denoiser(sha256, uses)
+        unet = self._unet(sha256, uses)
+        plain = denoiser.over(ModuleNetwork(unet))
+        report = first_nonfinite(unet, lambda: plain.predict(rows))
+        return "no single layer" if report is None else str(report)
+
+    def provenance(self, plan: Plan, recipe: Recipe) -> Provenance:
+        """Which programs, weights and arithmetic make this plan's picture."""
+        import torch
+
+        import laur
+        from laur.render.embedded import AdapterHash, Provenance
+
+        place = self.placement
+        return Provenance(
+            laur=laur.__version__,
+            torch=torch.__version__,
+            device=str(place.device),
+            dtype=place.dtype_name,
+            backend="pytorch",
+            checkpoint=recipe.checkpoint,
+            checkpoint_sha256=plan.stages[0].checkpoint,
+            adapters=tuple(AdapterHash(name=ref.name, sha256=ref.sha256 or "") for ref in recipe.adapters or ()),
+            plan_key=plan.key,
+        )
+
     def _build_denoiser(self, sha256: str, uses: Uses) -> TorchDenoiser:
         from laur.core.pytorch.denoiser import ModuleNetwork, TorchDenoiser
 
-        loaded, place = self.weights(sha256), self.placement
-        unet = self._with_adapters({"unet": loaded.unet()}, uses)["unet"]
-        memory_format = _memory_format(place.channels_last)
-        unet = unet.to(place.device, place.dtype).to(memory_format=memory_format)
+        place = self.placement
         return TorchDenoiser(
-            ModuleNetwork(unet),
+            ModuleNetwork(self._unet(sha256, uses)),
             device=place.device,
             dtype=place.dtype,
             channels_last=place.channels_last,
-            guidance_width=loaded.info.unet_config.get("time_cond_proj_dim"),
+            guidance_width=self.weights(sha256).info.unet_config.get("time_cond_proj_dim"),
         )
 
+    def _unet(self, sha256: str, uses: Uses) -> Any:
+        return self._adapted({"unet": self.weights(sha256).unet()}, uses)["unet"]
+
     def _build_encoder(self, sha256: str, uses: Uses) -> TextEncoder:
-        raise NotImplementedError
+        from laur.input.text import TextEncoder
+
+        loaded = self.weights(sha256)
+        parts = loaded.text_parts()
+        modules = self._adapted({part.name: part.model for part in parts}, uses)
+        pairs = [(part.tokenizer, modules[part.name]) for part in parts]
+        return TextEncoder.of(pairs, xl=loaded.info.family.is_xl, fingerprint=sha256)
+
+    def _text_uses(self, sha256: str, uses: Uses) -> Uses:
+        """The adapters that change the text encoder; the others share its states."""
+        key = (sha256, uses)
+        if key not in self._touching:
+            from laur.optimize.merge import layer_shapes
+
+            layers: dict[str, LayerShape] = {}
+            for part in self.weights(sha256).text_parts():
+                layers |= layer_shapes(part.model, part.name)
+            self._touching[key] = tuple(use for use in uses if self.by_content(use.sha256).deltas(layers))
+        return self._touching[key]
 
     def _build_decoder(self, sha256: str) -> TorchDecoder:
+        import torch
+
         from laur.core.pytorch.decoder import TorchDecoder
 
         loaded, place = self.weights(sha256), self.placement
         vae = loaded.vae()
-        decoder = TorchDecoder(
-            vae,
+        # SDXL's own autoencoder overflows in half precision and says so in its config
+        if place.dtype is torch.float16 and getattr(vae.config, "force_upcast", False):
+            place = dataclasses.replace(place, dtype=torch.float32)
+        return TorchDecoder(
+            placed_copy(vae, "vae", {}, place),
             scale=loaded.info.latent_scale,
             shift=loaded.info.latent_shift,
             device=place.device,
             dtype=place.dtype,
             channels_last=place.channels_last,
         )
-        decoder.vae = vae.to(decoder.device, decoder.dtype).to(memory_format=_memory_format(place.channels_last))
-        return decoder
 
-    def _with_adapters(self, modules: dict[str, nn.Module], uses: Uses) -> dict[str, nn.Module]:
-        """The modules by component name, those that the adapters touch as copies that share every untouched tensor."""
-        raise NotImplementedError
+    def _adapted(self, modules: dict[str, nn.Module], uses: Uses) -> dict[str, nn.Module]:
+        """Copies of the modules, by component name, with the adapters merged in, placed and in the library's dtype.
+
+        Raises MismatchError where an adapter was made for another architecture.
+        """
+        from laur.optimize.merge import layer_shapes, merged_state
+
+        layers: dict[str, LayerShape] = {}
+        base: dict[str, Tensor] = {}
+        for prefix, module in modules.items():
+            layers |= layer_shapes(module, prefix)
+            base |= {f"{prefix}.{name}": tensor for name, tensor in module.named_parameters()}
+        deltas = [(self.by_content(use.sha256).deltas(layers), use.weight) for use in uses]
+        changed = merged_state(base, deltas, self.placement.dtype)
+        return {prefix: placed_copy(module, prefix, changed, self.placement) for prefix, module in modules.items()}
 
 
-def sharing_copy(module: nn.Module) -> nn.Module:
-    """A copy of the module tree over the very same tensors."""
-    tensors: list[Any] = [*module.parameters(), *module.buffers()]
-    return copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
+def placed_copy(module: nn.Module, prefix: str, changed: Mapping[str, Tensor], place: Placement) -> nn.Module:
+    """A copy of the module on a device and in a dtype, with some weights taken from `changed`.
+
+    What needs no conversion is shared with the original, which is never written to.
+    """
+    from torch import nn
+
+    memo: dict[int, Any] = {}
+    for name, tensor in module.named_parameters():
+        weight = changed.get(f"{prefix}.{name}", tensor.detach())
+        memo[id(tensor)] = nn.Parameter(_placed(weight, place), requires_grad=False)
+    for tensor in module.buffers():
+        memo[id(tensor)] = _placed(tensor, place)
+    return copy.deepcopy(module, memo).eval()
+
+
+def _placed(tensor: Tensor, place: Placement) -> Tensor:
+    if not tensor.is_floating_point():
+        return tensor.to(place.device)
+    memory_format = _memory_format(place.channels_last and tensor.ndim == 4)
+    return tensor.to(place.device, place.dtype, memory_format=memory_format)
 
 
 def _memory_format(channels_last: bool) -> Any:
     import torch
 
-    return torch.channels_last if channels_last else torch.contiguous_format
+    return torch.channels_last if channels_last else torch.preserve_format

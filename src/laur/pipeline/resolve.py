@@ -15,7 +15,7 @@ from laur.core.errors import RecipeError
 from laur.core.guidance import classifier_free
 from laur.core.plan import AdapterUse, Plan, RowSpec, Stage, TextSpec
 from laur.core.recipe import AdapterRef, Recipe
-from laur.core.sampler import DISTILLED
+from laur.core.sampler import DEFAULT_ETA, DISTILLED
 from laur.core.sampler.build import build_table, split_at
 from laur.core.sampler.table import SamplerTable
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 AESTHETIC_SCORE, NEGATIVE_AESTHETIC_SCORE = 6.0, 2.5
 """What SDXL's refiner is told, as diffusers tells it."""
 REFINER_START = 0.8
+LCM_ORIGINAL_STEPS = 50
 LCM_GUIDANCE_LIMIT = 2.0
 SEED_RANGE = 2**32
 """Drawn seeds stay in A1111's range."""
@@ -116,11 +117,18 @@ def _fill(recipe: Recipe, checkpoint: Checkpoint, adapters: list[tuple[AdapterRe
         sampler=sampler,
         checkpoint_sha256=checkpoint.sha256,
         adapters=tuple(ref for ref, _ in adapters),
-        eta=recipe.eta if recipe.eta is not None else {"tcd": 0.3, "ddim": 0.0}.get(sampler),
-        original_inference_steps=recipe.original_inference_steps or (50 if distilled else None),
+        eta=recipe.eta if recipe.eta is not None else DEFAULT_ETA.get(sampler),
+        original_inference_steps=_original_steps(recipe, sampler),
         prediction=checkpoint.prediction,
         refiner_start=(recipe.refiner_start or REFINER_START) if recipe.refiner else None,
     )
+
+
+def _original_steps(recipe: Recipe, sampler: str) -> int | None:
+    """LCM's teacher schedule; custom timesteps are given on the model's whole schedule instead."""
+    if recipe.original_inference_steps is not None or recipe.timesteps is not None or sampler != "lcm":
+        return recipe.original_inference_steps
+    return max(LCM_ORIGINAL_STEPS, recipe.steps or 0)
 
 
 def _warnings(recipe: Recipe, checkpoint: Checkpoint, adapters: list[tuple[AdapterRef, BaseAdapter]]) -> list[str]:

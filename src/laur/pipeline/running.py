@@ -57,6 +57,8 @@ class Running:
 
     def rows(self) -> list[Row]:
         """The rows of the next step."""
+        from laur.optimize.hooks import hooked_rows
+
         rows = [
             Row(
                 latent=self.latent,
@@ -68,9 +70,7 @@ class Running:
             )
             for spec, states in zip(self.stage.rows, self._states, strict=True)
         ]
-        for adapter in self._adapters:
-            rows = adapter.rows(rows)
-        return rows
+        return hooked_rows(self._adapters, rows)
 
     def noise(self) -> Tensor | None:
         """The draw of the next step, (C, h, w), or None where it takes none."""
@@ -80,16 +80,16 @@ class Running:
 
     def hooked(self, x0: Tensor) -> Tensor:
         """x0 after the adapters' own changes."""
-        for adapter in self._adapters:
-            x0 = adapter.on_x0(self.steps_done + 1, self.ticket.plan.steps, x0)
-        return x0
+        from laur.optimize.hooks import hooked_x0
+
+        return hooked_x0(self._adapters, self.steps_done + 1, self.ticket.plan.steps, x0)
 
     @property
     def has_hooks(self) -> bool:
         """Whether any adapter may change x0 between steps."""
-        from laur.optimize import BaseAdapter
+        from laur.optimize.hooks import overrides
 
-        return any(type(adapter).on_x0 is not BaseAdapter.on_x0 for adapter in self._adapters)
+        return any(weight and overrides(adapter, "on_x0") for adapter, weight in self._adapters)
 
     def advance(self, latent: Tensor, x0: Tensor) -> None:
         """Take the outcome of the step and move on to the next, or into the next stage."""
@@ -109,7 +109,9 @@ class Running:
     def _enter(self, index: int) -> None:
         """Fetch what a stage needs from the library, so that a fault shows before its first step."""
         stage = self.ticket.plan.stages[index]
-        self._adapters: list[BaseAdapter] = [self._library.by_content(use.sha256) for use in stage.adapters]
+        self._adapters: list[tuple[BaseAdapter, float]] = [
+            (self._library.by_content(use.sha256), use.weight) for use in stage.adapters
+        ]
         self._states: list[States] = [
             self._library.encode(stage.checkpoint, stage.adapters, spec.text) for spec in stage.rows
         ]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class TorchDecoder:
-    """An AutoencoderKL or AutoencoderTiny, decoding only."""
+    """An AutoencoderKL or AutoencoderTiny that is on `device` and in `dtype`, decoding only."""
 
     def __init__(
         self,
@@ -21,10 +21,8 @@ class TorchDecoder:
         dtype: torch.dtype,
         channels_last: bool = False,
     ) -> None:
-        # SDXL's own autoencoder overflows in half precision and says so in its config
-        upcast = dtype is torch.float16 and bool(getattr(vae.config, "force_upcast", False))
         self.device = device
-        self.dtype = torch.float32 if upcast else dtype
+        self.dtype = dtype
         self.vae = vae
         self._scale = scale
         self._shift = shift

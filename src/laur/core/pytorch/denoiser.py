@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -82,6 +83,12 @@ class TorchDenoiser:
         self.dtype = dtype
         self._format = torch.channels_last if channels_last else torch.contiguous_format
         self._guidance_width = guidance_width
+
+    def over(self, network: Network) -> TorchDenoiser:
+        """The same placement over another network."""
+        other = copy.copy(self)
+        other.network = network
+        return other
 
     @torch.inference_mode()
     def predict(self, rows: Sequence[Row]) -> Tensor:
