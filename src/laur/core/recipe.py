@@ -189,10 +189,6 @@ def _text(name: str, value: Any) -> None:
         raise RecipeError(
             f"the {name} holds a byte that is no text, at character {error.start + 1}; type it anew"
         ) from None
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise RecipeError(f"the {name} is not valid Unicode at character {error.start + 1}; use UTF-8") from None
 
 
 def _prompt(name: str, value: Any) -> None:
