@@ -1,0 +1,164 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from laur.core.errors import NumericalError
+from laur.core.recipe import AdapterRef, Recipe
+from laur.optimize import BaseAdapter
+from laur.pipeline.engine import Engine
+from laur.pipeline.events import Admitted, Cancelled, Done, Event, Failed, Progress
+from laur.render.compare import psnr
+
+
+def recipe(prompt: str = "a red fox, fluent 3d", **fields: object) -> Recipe:
+    """Small and quick: 128 px, 2 steps."""
+    return Recipe.from_dict({"prompt": prompt, "seed": 7, "steps": 2, "width": 128, "height": 128, **fields})
+
+
+MIXED = [
+    recipe(),
+    recipe("a castle", seed=1, steps=4),
+    recipe("birthday cake, plump", seed=2, steps=1, guidance=1.5, negative_prompt="blue"),
+    recipe("fox " * 40, seed=3),
+    recipe("a (green:1.4) tree, noto", seed=4, width=200, height=120),
+    recipe("rocket", seed=5, sampler="ddim", steps=3, guidance=4.0),
+]
+
+
+def pixels(engine: Engine, recipes: list[Recipe]) -> list[np.ndarray]:
+    return [picture.pixels for picture in engine.pictures(recipes)]
+
+
+@pytest.mark.parametrize(("name", "least"), [("engine32", 80.0), ("engine16", 50.0)])
+def test_a_picture_is_the_same_alone_or_in_any_batch(name: str, least: float, request: pytest.FixtureRequest) -> None:
+    engine: Engine = request.getfixturevalue(name)
+    alone = [pixels(engine, [one])[0] for one in MIXED]
+    together = pixels(engine, MIXED)
+    reversed_ = pixels(engine, MIXED[::-1])[::-1]
+    for one, two, three in zip(alone, together, reversed_, strict=True):
+        assert psnr(one, two) >= least
+        assert psnr(one, three) >= least
+
+
+def test_a_late_arrival_changes_nobody(engine32: Engine) -> None:
+    first, second = engine32.resolve(recipe(steps=4)), engine32.resolve(recipe("a castle", seed=1))
+    alone = pixels(engine32, [first.recipe])[0]
+    early = engine32.submit(first.plan, first.recipe)
+    events = engine32.step()
+    late = engine32.submit(second.plan, second.recipe)
+    while engine32.busy:
+        events += engine32.step()
+    done = {event.ticket: event.picture for event in events if isinstance(event, Done)}
+    assert set(done) == {early, late}
+    assert psnr(done[early].pixels, alone) >= 80
+    kinds = [type(event) for event in events if event.ticket is late]
+    assert kinds == [Admitted, Progress, Progress, Done]
+    # it was finished while the first was still drawing: nobody waits for a batch to end
+    order = [event.ticket for event in events if isinstance(event, Done)]
+    assert order == [late, early]
+
+
+def test_progress_counts_and_previews(engine32: Engine) -> None:
+    engine = Engine("mini", library=engine32.library, previews=True)
+    events = [event for event in engine.stream([recipe(steps=3)]) if isinstance(event, Progress)]
+    assert [(event.step, event.steps) for event in events] == [(1, 3), (2, 3), (3, 3)]
+    preview = events[-1].preview()
+    assert preview is not None
+    assert preview.shape == (16, 16, 3)
+    picture = pixels(engine, [recipe(steps=3)])[0]
+    small = np.asarray(Image.fromarray(picture).resize((16, 16), Image.Resampling.BOX))
+    assert psnr(preview, small) > 15
+
+
+def test_cancel_is_honoured_between_steps(engine32: Engine) -> None:
+    jobs = [engine32.resolve(recipe(seed=seed, steps=4)) for seed in (1, 2)]
+    goes, stays = (engine32.submit(job.plan, job.recipe) for job in jobs)
+    events: list[Event] = engine32.step()
+    assert engine32.cancel(goes)
+    while engine32.busy:
+        events += engine32.step()
+    assert not engine32.cancel(goes)
+    assert [type(event) for event in events if event.ticket is goes] == [Admitted, Progress, Cancelled]
+    assert isinstance(events[-1], Done)
+    assert events[-1].ticket is stays
+
+
+def test_replace_draws_the_new_plan_only(engine32: Engine) -> None:
+    old, new = engine32.resolve(recipe(steps=4)), engine32.resolve(recipe("a castle", seed=1))
+    ticket = engine32.submit(old.plan, old.recipe)
+    engine32.step()
+    fresh = engine32.replace(ticket, new.plan, new.recipe)
+    assert fresh.number == ticket.number
+    done = [event for event in iter_until_idle(engine32) if isinstance(event, Done)]
+    assert [event.ticket for event in done] == [fresh]
+    assert psnr(done[0].picture.pixels, pixels(engine32, [new.recipe])[0]) >= 80
+
+
+def iter_until_idle(engine: Engine) -> list[Event]:
+    events: list[Event] = []
+    while engine.busy:
+        events += engine.step()
+    return events
+
+
+def test_closing_a_stream_leaves_nothing_behind(engine32: Engine) -> None:
+    stream = engine32.stream([recipe(steps=4), recipe(seed=9)])
+    next(stream)
+    stream.close()  # type: ignore[attr-defined]
+    assert not engine32.busy
+
+
+def test_run_keeps_the_order(engine32: Engine) -> None:
+    images = engine32.run([recipe(steps=3), recipe("a castle", steps=1), recipe("tree", width=96, height=64)])
+    assert [image.size for image in images] == [(128, 128), (128, 128), (96, 64)]
+
+
+@pytest.mark.parametrize("size", [(16, 16), (300, 200), (257, 40), (24, 136)])
+def test_any_size_is_exactly_that(engine32: Engine, size: tuple[int, int]) -> None:
+    (image,) = engine32.run([recipe(width=size[0], height=size[1], steps=1)])
+    assert image.size == size
+
+
+class Poison(BaseAdapter):
+    """Turns the latents of its own picture into NaN at step 2."""
+
+    def on_x0(self, step: int, total: int, x0: torch.Tensor) -> torch.Tensor:
+        return x0 * float("nan") if step == 2 else x0
+
+
+def test_nan_fails_its_own_ticket_and_names_a_layer(engine32: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter = Poison()
+    real = engine32.library.adapter
+    monkeypatch.setattr(engine32.library, "adapter", lambda name: adapter if name == "poison" else real(name))
+    engine32.library._adapters[adapter.sha256] = adapter
+    bad = recipe(steps=3, adapters=[AdapterRef(name="lcm-lora-mini"), AdapterRef(name="poison")])
+    events = list(engine32.stream([bad, recipe(seed=9, steps=3)]))
+    failed = [event for event in events if isinstance(event, Failed)]
+    assert len(failed) == 1
+    assert isinstance(failed[0].error, NumericalError)
+    assert "NaN" in str(failed[0].error)
+    assert len([event for event in events if isinstance(event, Done)]) == 1
+    assert not engine32.busy
+
+
+class Darken(BaseAdapter):
+    """Moves the predicted picture a little at every step."""
+
+    def on_x0(self, step: int, total: int, x0: torch.Tensor) -> torch.Tensor:
+        return x0 * 0.8
+
+
+def test_an_x0_hook_changes_its_own_picture_alone(engine32: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter = Darken()
+    real = engine32.library.adapter
+    monkeypatch.setattr(engine32.library, "adapter", lambda name: adapter if name == "darken" else real(name))
+    engine32.library._adapters[adapter.sha256] = adapter
+    hooked = recipe(adapters=[AdapterRef(name="lcm-lora-mini"), AdapterRef(name="darken")])
+    plain = recipe(seed=9)
+    alone = pixels(engine32, [plain])[0]
+    changed, unchanged = pixels(engine32, [hooked, plain])
+    assert psnr(unchanged, alone) >= 80
+    assert psnr(changed, pixels(engine32, [recipe()])[0]) < 40
+    nothing = recipe(adapters=[AdapterRef(name="lcm-lora-mini"), AdapterRef(name="darken", weight=0.0)])
+    assert psnr(pixels(engine32, [nothing])[0], pixels(engine32, [recipe()])[0]) >= 80
