@@ -76,7 +76,7 @@ def parse_parameters(text: str) -> dict[str, str]:
     A value such as 256x192 becomes two, `Size-1` and `Size-2`. A text without fields is all prompt; nothing is refused.
     """
     lines = text.strip().split("\n")
-    fields = list(_fields(lines[-1]))
+    fields = list(read_fields(lines[-1]))
     if len(fields) >= _LEAST_FIELDS:
         lines.pop()
     else:
@@ -134,7 +134,7 @@ def _split_prompts(lines: list[str]) -> tuple[str, str]:
     return "\n".join(prompt), "\n".join(negative)
 
 
-def _fields(line: str) -> Iterator[tuple[str, str]]:
+def read_fields(line: str) -> Iterator[tuple[str, str]]:
     """`key: value` pairs. A key is word characters, blanks, - and /, of two or more, begun by a word character."""
     place = 0
     while (colon := line.find(":", place)) >= 0:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import struct
 import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -75,8 +74,7 @@ def read(source: str | Path | bytes) -> Found:
         image = _open(_content(source), name)
         texts = _texts(image)
         packet = _xmp(image)
-    record = texts.get("laur") or packet.record
-    parameters = texts.get("parameters") or _user_comment(image)
+        parameters = texts.get("parameters") or _user_comment(image)
     return Found(
         path=path,
         format=(image.format or "").lower().replace("mpo", "jpeg"),
@@ -84,7 +82,7 @@ def read(source: str | Path | bytes) -> Found:
         parameters=parameters,
         parsed=parse_parameters(parameters) if parameters else {},
         source_type=packet.source_type,
-        **_read_record(record),
+        **_read_record(texts.get("laur") or packet.record),
     )
 
 
@@ -115,7 +113,7 @@ def _open(content: bytes, name: str) -> Image.Image:
         raise PictureError(f"{name} is too large a picture: {_reason(error)}") from None
     except MemoryError:
         raise PictureError(f"{name} is too large a picture for this machine's memory") from None
-    except (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, struct.error, OverflowError) as error:
+    except Exception as error:  # decoders raise anything on damaged bytes: RuntimeError, SyntaxError, struct.error …
         raise PictureError(f"{name} is damaged or cut short: {_reason(error)}") from None
     return image
 
@@ -155,7 +153,7 @@ def _user_comment(image: Image.Image) -> str | None:
 
     try:
         raw: Any = image.getexif().get_ifd(EXIF_IFD).get(USER_COMMENT, b"")
-    except (OSError, SyntaxError, ValueError, TypeError, LookupError, struct.error):
+    except Exception:  # as above: anything, on damaged bytes
         return None
     if isinstance(raw, str):
         return raw.strip("\0 ") or None

@@ -129,12 +129,12 @@ def output_error(error: OSError, path: Path) -> OutputError:
 
 def write_file(path: Path, content: bytes, *, replace: bool = True) -> Path:
     """Write a whole file or none, making parent folders. Raises OutputError; FileExistsError unless `replace`."""
+    if "\0" in str(path):
+        raise OutputError(f"cannot write {str(path)!r}: a file's name cannot hold a zero byte")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise output_error(error, path) from None
-    except ValueError:
-        raise OutputError(f"cannot write {str(path)!r}: that is not a file's name") from None
     try:
         atomic_write(path, content, replace=replace)
     except FileExistsError:
