@@ -40,8 +40,12 @@ Uses = tuple["AdapterUse", ...]
 class Library:
     """Checkpoints, adapters, encoders, denoisers and decoders of one device and precision."""
 
-    def __init__(self, placement: Placement, *, denoisers: int = 2) -> None:
-        """`denoisers` is how many sets of pinned adapters stay merged at once."""
+    def __init__(self, placement: Placement, *, denoisers: int = 2, plain: bool = False) -> None:
+        """`denoisers` is how many sets of pinned adapters stay merged at once.
+
+        With `plain` networks run as diffusers' modules even where a faster form exists, for those who look inside
+        (attention maps, layer by layer reports): `denoiser(…).network.unet` is then the module.
+        """
         from laur.input.cache import StatesCache
 
         self.placement = placement
@@ -56,6 +60,7 @@ class Library:
         self._decoders: dict[str, TorchDecoder] = {}
         self._previews: dict[str, LatentToRGB] = {}
         self._limit = denoisers
+        self._plain = plain
 
     def checkpoint(self, name: str, *, prediction: str | None = None) -> Checkpoint:
         """What is known of the checkpoint of that name; its weights are read when they are used."""
@@ -169,9 +174,8 @@ class Library:
         from laur.core.pytorch.denoiser import ModuleNetwork
         from laur.utils.locate_nan import first_nonfinite
 
-        denoiser = self.denoiser(sha256, uses)
         unet = self._unet(sha256, uses)
-        plain = denoiser.over(ModuleNetwork(unet))
+        plain = self.denoiser(sha256, uses).over(ModuleNetwork(unet))
         report = first_nonfinite(unet, lambda: plain.predict(rows))
         return "no single layer" if report is None else str(report)
 
