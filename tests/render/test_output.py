@@ -4,7 +4,7 @@ import errno
 import os
 import resource
 import signal
-from pathlib import Path
+import tempfile
 
 import pytest
 
@@ -177,6 +177,11 @@ def test_check_finds_out_before_drawing(tmp_path, monkeypatch):
     assert listing(tmp_path) == ["file"]
     with pytest.raises(OutputError, match="a part of that path is a file"):
         Destination.parse(tmp_path / "file" / "fox.png").check()
-    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+
+    def refuse(dir):
+        assert dir == tmp_path
+        raise PermissionError(errno.EACCES, "")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     with pytest.raises(OutputError, match="no permission; choose a folder"):
         Destination.parse(tmp_path / "new" / "fox.png").check()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import tempfile
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,8 +77,11 @@ class Destination:
             folder = folder.parent
         if not folder.is_dir():
             raise output_error(NotADirectoryError(errno.ENOTDIR, ""), self.path)
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise output_error(PermissionError(errno.EACCES, ""), self.path)
+        try:
+            with tempfile.TemporaryFile(dir=folder) as probe:  # what access() says is not always so
+                probe.write(bytes(4096))
+        except OSError as error:
+            raise output_error(error, self.path) from None
 
     def save(self, picture: Saveable, index: int = 0, *, metadata: bool = True) -> Path:
         """Write picture `index` of the run and return its path. Raises OutputError, and then no part of it is there."""
@@ -118,6 +122,7 @@ def output_error(error: OSError, path: Path) -> OutputError:
         errno.EACCES: "no permission; choose a folder that you can write to",
         errno.EPERM: "no permission; choose a folder that you can write to",
         errno.EROFS: "that file system is read-only; choose another place",
+        errno.ENOENT: "a folder of that path cannot be made; choose another place",
         errno.EISDIR: "it is a folder; name a file in it, or end the path with a slash",
         errno.ENOTDIR: "a part of that path is a file, not a folder",
         errno.EEXIST: "a part of that path is a file, not a folder",
