@@ -68,12 +68,13 @@ class NoiseSchedule:
         values: dict[str, Any] = {}
         if config.get("_class_name", "LCMScheduler") not in {"LCMScheduler", "TCDScheduler"}:
             values = {"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02}
-        for name in cls.__dataclass_fields__:
-            if config.get(name) is not None:
-                values[name] = config[name]
-        if values.get("trained_betas") is not None:
-            values["trained_betas"] = tuple(values["trained_betas"])
-            values.setdefault("num_train_timesteps", len(values["trained_betas"]))
+        values |= {name: config[name] for name in cls.__dataclass_fields__ if config.get(name) is not None}
+        betas = values.get("trained_betas")
+        if betas is not None:
+            if not isinstance(betas, list | tuple):
+                raise CheckpointError(f"trained_betas must be a list of numbers, not {betas!r}")
+            values["trained_betas"] = tuple(betas)
+            values.setdefault("num_train_timesteps", len(betas))
         return cls(**values)
 
     @property
@@ -102,24 +103,33 @@ class NoiseSchedule:
 
 def _check(schedule: NoiseSchedule) -> None:
     steps, betas = schedule.num_train_timesteps, schedule.trained_betas
-    for name in ("num_train_timesteps", "beta_start", "beta_end"):
-        if not isinstance(getattr(schedule, name), int | float):
-            raise CheckpointError(f"{name} must be a number, not {getattr(schedule, name)!r}")
+    if not isinstance(steps, int):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise CheckpointError(f"num_train_timesteps must be a whole number, not {steps!r}")
     if not 1 <= steps <= TIMESTEP_LIMIT:
         raise CheckpointError(f"num_train_timesteps is {steps}; the schedule must have from 1 to {TIMESTEP_LIMIT:,}")
-    if schedule.beta_schedule not in BETA_SCHEDULES:
+    if betas is not None:
+        if len(betas) != steps:
+            raise CheckpointError(f"trained_betas holds {len(betas)} values for {steps} timesteps; give one for each")
+        if not all(_is_beta(beta) for beta in betas):
+            raise CheckpointError("trained_betas must lie between 0 and 1")
+    elif schedule.beta_schedule not in BETA_SCHEDULES:
         raise CheckpointError(
             f"beta_schedule {schedule.beta_schedule!r} is unknown; Laur samples {', '.join(BETA_SCHEDULES)}"
         )
-    if betas is None:
-        if not 0.0 < schedule.beta_start <= schedule.beta_end < 1.0:
-            raise CheckpointError(
-                f"betas run from {schedule.beta_start} to {schedule.beta_end}; they must rise and lie between 0 and 1"
-            )
-    elif len(betas) != steps:
-        raise CheckpointError(f"trained_betas holds {len(betas)} values for {steps} timesteps; there must be one each")
-    elif not all(0.0 < beta <= 1.0 for beta in betas):
-        raise CheckpointError("trained_betas must lie between 0 and 1")
+    else:
+        _check_range(schedule.beta_start, schedule.beta_end)
+
+
+def _check_range(start: Any, end: Any) -> None:
+    for name, value in (("beta_start", start), ("beta_end", end)):
+        if not isinstance(value, int | float):
+            raise CheckpointError(f"{name} must be a number, not {value!r}")
+    if not (_is_beta(start) and _is_beta(end) and start <= end < 1.0):
+        raise CheckpointError(f"betas run from {start} to {end}; they must rise and lie between 0 and 1")
+
+
+def _is_beta(value: Any) -> bool:
+    return isinstance(value, int | float) and 0.0 < value <= 1.0
 
 
 @functools.lru_cache(maxsize=64)
