@@ -56,7 +56,7 @@ class EncoderPart:
                 f"so it must be from 1 to {most}"
             )
 
-    @torch.no_grad()  # not inference_mode: training feeds these states to a network that needs gradients
+    @torch.no_grad()
     def run(self, frames: Sequence[Frame], clip_skip: int) -> tuple[Tensor, Tensor | None]:
         """States (N, window, D) of N windows, and the projected pooled text (N, P) where there is one."""
         self.check_clip_skip(clip_skip)

@@ -7,7 +7,6 @@ then set one after the other. Knows tokenizers, not networks.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -77,7 +76,11 @@ def fill(
 
 
 class Windower:
-    """One tokenizer, and the windows that its text encoder reads."""
+    """One tokenizer, and the windows that its text encoder reads. Threads may share it.
+
+    A tokenizer keeps truncation and padding on itself. The first call here turns both off and every later one finds
+    them so; whoever needs others takes a tokenizer of their own.
+    """
 
     def __init__(self, tokenizer: Any, positions: int) -> None:
         """`positions` is how many the network has; the tokenizer's own limit may be lower.
@@ -85,7 +88,6 @@ class Windower:
         Raises CheckpointError where the tokenizer does not frame a text by one begin and one end token.
         """
         self._tokenizer = tokenizer
-        self._lock = threading.Lock()  # a tokenizer sets truncation and padding on itself at every call
         frame = self._ids("", framed=True)
         self.size = min(int(tokenizer.model_max_length), positions)
         if len(frame) != 2 or self.size <= 2:
@@ -121,10 +123,9 @@ class Windower:
 
     def _pieces(self, segment: Segment, words: list[str]) -> list[Piece]:
         """The segment's tokens; its words are appended to `words`."""
-        with self._lock:
-            read = self._tokenizer(
-                segment.text, add_special_tokens=False, return_offsets_mapping=True, truncation=False, verbose=False
-            )
+        read = self._tokenizer(
+            segment.text, add_special_tokens=False, return_offsets_mapping=True, truncation=False, verbose=False
+        )
         pieces: list[Piece] = []
         spans: dict[int, tuple[int, int]] = {}  # index into words: where it stands in the text
         previous = None
@@ -140,8 +141,7 @@ class Windower:
         return pieces
 
     def _ids(self, text: str, *, framed: bool = False) -> list[int]:
-        with self._lock:
-            return list(self._tokenizer(text, add_special_tokens=framed, truncation=False, verbose=False).input_ids)
+        return list(self._tokenizer(text, add_special_tokens=framed, truncation=False, verbose=False).input_ids)
 
 
 def _check_unicode(prompt: str) -> None:
