@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-THREADS = 2
+THREADS = int(os.environ.get("LAUR_TEST_THREADS", "2"))
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -36,7 +36,7 @@ os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _two_threads() -> None:
+def _threads() -> None:
     """Same speed and same rounding on machines with more cores."""
     import torch
 
