@@ -10,9 +10,10 @@ import dataclasses
 import difflib
 import hashlib
 import json
-import math
+import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from laur.core.errors import RecipeError
@@ -35,9 +36,13 @@ class AdapterRef:
     """Filled in when resolved; from then on the content is what counts."""
 
     def __post_init__(self) -> None:
+        _text("adapter's name", self.name)
         if not self.name:
             raise RecipeError("an adapter needs a name or a file; write NAME or NAME:WEIGHT")
         _number("adapter weight", self.weight, -100.0, 100.0)
+        object.__setattr__(self, "weight", float(self.weight))
+        if self.sha256 is not None:
+            _text("adapter's sha256", self.sha256)
 
     @classmethod
     def parse(cls, text: str) -> AdapterRef:
@@ -91,12 +96,15 @@ class Recipe:
     def __post_init__(self) -> None:
         for name, check in _CHECKS.items():
             value = getattr(self, name)
-            if value is not None:
+            if value is not None or name in _REQUIRED:
                 check(name.replace("_", " "), value)
-        if self.adapters is not None and not isinstance(self.adapters, tuple):  # pyright: ignore[reportUnnecessaryIsInstance]
-            object.__setattr__(self, "adapters", tuple(self.adapters))
+        for name in _FLOATS:  # so that 2 and 2.0 have one hash
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, float(value))
+        if self.adapters is not None:
+            object.__setattr__(self, "adapters", tuple(_adapter(item) for item in _items("adapters", self.adapters)))
         if self.timesteps is not None:
-            object.__setattr__(self, "timesteps", _falling(tuple(self.timesteps)))
+            object.__setattr__(self, "timesteps", _falling(tuple(_items("timesteps", self.timesteps))))
             if self.steps is not None and self.steps != len(self.timesteps):
                 raise RecipeError(f"steps is {self.steps} but {len(self.timesteps)} timesteps are given; leave one out")
 
@@ -123,24 +131,19 @@ class Recipe:
         known = [field.name for field in dataclasses.fields(cls)]
         for key in values:
             if key not in known:
-                near = difflib.get_close_matches(key, known, 1)
+                near = difflib.get_close_matches(str(key), known, 1)
                 hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
-                raise RecipeError(f"a recipe has no field {key!r}{hint}")
+                raise RecipeError(f"a recipe has no field {reprlib.repr(key)}{hint}")
         if "prompt" not in values:
             raise RecipeError("a recipe needs a prompt")
-        fields = dict(values)
-        if fields.get("adapters") is not None:
-            fields["adapters"] = tuple(_adapter(item) for item in fields["adapters"])
-        if fields.get("timesteps") is not None:
-            fields["timesteps"] = tuple(fields["timesteps"])
-        return cls(**fields)
+        return cls(**values)
 
     @classmethod
     def from_json(cls, text: str) -> Recipe:
         """From `to_json`'s form."""
         try:
             values = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # also numbers of thousands of digits, and deep nesting
             raise RecipeError(f"a recipe must be JSON; {error}") from None
         if not isinstance(values, dict):
             raise RecipeError(f"a recipe must be a JSON object, not {type(values).__name__}")
@@ -154,14 +157,20 @@ def _adapter(item: Any) -> AdapterRef:
         return AdapterRef.parse(item)
     if isinstance(item, Mapping) and set(item) <= {"name", "weight", "sha256"} and "name" in item:
         return AdapterRef(**item)
-    raise RecipeError(f"an adapter is NAME:WEIGHT or {{name, weight, sha256}}, not {item!r}")
+    raise RecipeError(f"an adapter is NAME:WEIGHT or {{name, weight, sha256}}, not {reprlib.repr(item)}")
+
+
+def _items(name: str, value: Any) -> list[Any] | tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise RecipeError(f"{name} must be a list, not {reprlib.repr(value)}")
+    return value
 
 
 def _number(name: str, value: Any, low: float, high: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise RecipeError(f"{name} must be a number from {low:g} to {high:g}, not {value!r}")
-    if not low <= value <= high:
-        raise RecipeError(f"{name} is {value:g}; it must be from {low:g} to {high:g}")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise RecipeError(f"{name} must be a number from {low:g} to {high:g}, not {reprlib.repr(value)}")
+    if not low <= value <= high:  # neither is NaN
+        raise RecipeError(f"{name} is {reprlib.repr(value)}; it must be from {low:g} to {high:g}")
 
 
 def _between(low: float, high: float) -> Callable[[str, Any], None]:
@@ -171,16 +180,16 @@ def _between(low: float, high: float) -> Callable[[str, Any], None]:
 def _whole(low: int, high: int) -> Callable[[str, Any], None]:
     def check(name: str, value: Any) -> None:
         if isinstance(value, bool) or not isinstance(value, int):
-            raise RecipeError(f"{name} must be a whole number from {low} to {high}, not {value!r}")
+            raise RecipeError(f"{name} must be a whole number from {low} to {high}, not {reprlib.repr(value)}")
         if not low <= value <= high:
-            raise RecipeError(f"{name} is {value}; it must be from {low} to {high}")
+            raise RecipeError(f"{name} is {reprlib.repr(value)}; it must be from {low} to {high}")
 
     return check
 
 
 def _text(name: str, value: Any) -> None:
     if not isinstance(value, str):
-        raise RecipeError(f"{name} must be text, not {value!r}")
+        raise RecipeError(f"the {name} must be text, not {reprlib.repr(value)}")
     if len(value) > PROMPT_LIMIT:
         raise RecipeError(f"the {name} has {len(value):,} characters; at most {PROMPT_LIMIT:,} are read; shorten it")
     try:
@@ -197,10 +206,16 @@ def _prompt(name: str, value: Any) -> None:
         raise RecipeError("the prompt is empty; say what to draw, for example 'a red fox'")
 
 
+def _named(name: str, value: Any) -> None:
+    _text(name, value)
+    if not value.strip():
+        raise RecipeError(f"the {name} is empty; name one or leave it out")
+
+
 def _one_of(*choices: str) -> Callable[[str, Any], None]:
     def check(name: str, value: Any) -> None:
         if value not in choices:
-            raise RecipeError(f"{name} {value!r} is unknown; choose one of {', '.join(choices)}")
+            raise RecipeError(f"{name} {reprlib.repr(value)} is unknown; choose one of {', '.join(choices)}")
 
     return check
 
@@ -208,8 +223,8 @@ def _one_of(*choices: str) -> Callable[[str, Any], None]:
 def _falling(timesteps: tuple[int, ...]) -> tuple[int, ...]:
     for value in timesteps:
         _whole(0, 999_999)("a timestep", value)
-    if not timesteps or any(a <= b for a, b in zip(timesteps, timesteps[1:], strict=False)):
-        raise RecipeError(f"timesteps must fall, as in 999,759,499,259; got {','.join(map(str, timesteps))}")
+    if not timesteps or any(a <= b for a, b in pairwise(timesteps)):
+        raise RecipeError(f"timesteps must fall, as in 999,759,499,259; got {reprlib.repr(timesteps)}")
     return timesteps
 
 
@@ -228,4 +243,11 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "eta": _between(0.0, 1.0),
     "prediction": _one_of("epsilon", "v_prediction", "sample"),
     "refiner_start": _between(0.01, 0.99),
+    "checkpoint": _named,
+    "checkpoint_sha256": _named,
+    "style": _named,
+    "refiner": _named,
+    "refiner_sha256": _named,
 }
+_REQUIRED = {"prompt", "negative_prompt", "checkpoint", "clip_skip", "guidance_rescale"}
+_FLOATS = ("guidance", "guidance_rescale", "eta", "refiner_start")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -127,6 +128,6 @@ def _check_timesteps(name: str, timesteps: tuple[int, ...], steps: int, T: int) 
     if len(timesteps) != steps:
         raise RecipeError(f"steps is {steps} but {len(timesteps)} timesteps are given; leave one out")
     if any(a <= b for a, b in pairwise(timesteps)):
-        raise RecipeError(f"timesteps must fall, as in 999,759,499,259; got {','.join(map(str, timesteps))}")
+        raise RecipeError(f"timesteps must fall, as in 999,759,499,259; got {reprlib.repr(timesteps)}")
     if not 0 <= timesteps[-1] <= timesteps[0] < T:
-        raise RecipeError(f"timesteps must be from 0 to {T - 1}; got {','.join(map(str, timesteps))}")
+        raise RecipeError(f"timesteps must be from 0 to {T - 1}; got {reprlib.repr(timesteps)}")
