@@ -1,0 +1,156 @@
+"""Transformer blocks on (N, pixels, channels), which is what a channels-last map is without a copy.
+
+Queries, keys and values come from one linear, with the softmax scale inside the query weights; the output projection
+adds the residual; GEGLU is two linears, the first ending in GELU and the second in the product.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from laur.core.pytorch.cpu.norm import GroupNormSiLU
+from laur.core.pytorch.cpu.packed import Packed, PackedLinear, Weights
+
+_SCORES_BY_PRODUCTS = 1 << 20
+"""Scores a head up to which two batched products beat the flash kernel (256x256, 7 heads of 32: 0.70 ms against 1.05;
+1024x1024, 4 heads: 6.2 against 8.7; 4096x4096: slower and 8 times 32 MB)."""
+
+
+def attend(q: Tensor, kt: Tensor, v: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
+    """softmax(q · kt + bias) · v as (N, L, heads · D).
+
+    q (N, L, heads · D) already scaled, kt (N · heads, D, S), v (N · heads, S, D), bias (N, 1, S) or None.
+    """
+    n, length, channels = q.shape
+    size, keys = channels // heads, kt.shape[2]
+    q = q.view(n, length, heads, size).transpose(1, 2)
+    if length * keys > _SCORES_BY_PRODUCTS:
+        k = kt.transpose(1, 2).unflatten(0, (n, heads))
+        mask = None if bias is None else bias[:, None]
+        out = functional.scaled_dot_product_attention(q, k, v.unflatten(0, (n, heads)), mask, scale=1.0)
+        return out.transpose(1, 2).reshape(n, length, channels)
+    scores = torch.bmm(q.reshape(n * heads, length, size), kt)
+    if bias is not None:
+        scores = scores.unflatten(0, (n, heads)).add_(bias[:, None]).flatten(0, 1)
+    # the bfloat16 kernel is slow where the last dimension does not fill its vectors: 77 keys 0.31 ms, this way 0.15
+    weights = torch.softmax(scores, -1, dtype=torch.float32).to(q.dtype) if keys % 32 else torch.softmax(scores, -1)
+    out = torch.bmm(weights, v)
+    return out.view(n, heads, length, size).transpose(1, 2).reshape(n, length, channels)
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(N, L, heads · D) to (N · heads, L, D), a view where N is 1."""
+    n, length, channels = x.shape
+    return x.view(n, length, heads, channels // heads).transpose(1, 2).reshape(n * heads, length, channels // heads)
+
+
+class LayerNorm(Packed):
+    """Over the last dimension, with parameters in the network's dtype."""
+
+    def __init__(self, weights: Weights, name: str, norm: nn.LayerNorm, dtype: torch.dtype) -> None:
+        self._weights, self._name, self._dtype = weights, name, dtype
+        self._shape, self._eps = norm.normalized_shape, norm.eps
+        self._affine: tuple[Tensor | None, Tensor | None] | None = None
+        weights.watch(self, (f"{name}.weight", f"{name}.bias"))
+
+    def forget(self) -> None:
+        """Read weight and bias again at the next call."""
+        self._affine = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(…, C) normalised over C."""
+        if self._affine is None:
+            weight, bias = (self._weights.get(f"{self._name}.{leaf}") for leaf in ("weight", "bias"))
+            self._affine = (
+                None if weight is None else weight.to(self._dtype),
+                None if bias is None else bias.to(self._dtype),
+            )
+        return torch.layer_norm(x, self._shape, *self._affine, self._eps)
+
+
+class SelfAttention:
+    """x + attention among the pixels of each row."""
+
+    def __init__(self, weights: Weights, name: str, heads: int, scale: float, dtype: torch.dtype) -> None:
+        self._heads = heads
+        names = [f"{name}.to_{part}" for part in "qkv"]
+        self._qkv = PackedLinear(weights, names, dtype, scales=(scale, 1.0, 1.0))
+        self._out = PackedLinear(weights, [f"{name}.to_out.0"], dtype)
+
+    def __call__(self, x: Tensor, normed: Tensor) -> Tensor:
+        """(N, L, C)."""
+        q, k, v = self._qkv(normed).chunk(3, -1)
+        kt = split_heads(k, self._heads).contiguous().transpose(1, 2)
+        return self._out(attend(q, kt, split_heads(v, self._heads), self._heads), add=x)
+
+
+class CrossAttention:
+    """x + attention to the text."""
+
+    def __init__(self, weights: Weights, name: str, heads: int, scale: float, dtype: torch.dtype) -> None:
+        self._heads = heads
+        self._q = PackedLinear(weights, [f"{name}.to_q"], dtype, scales=(scale,))
+        self._kv = PackedLinear(weights, [f"{name}.to_k", f"{name}.to_v"], dtype)
+        self._out = PackedLinear(weights, [f"{name}.to_out.0"], dtype)
+
+    def project(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys, transposed, and values of one row's context (1, S, D): (heads, D, S) and (heads, S, D)."""
+        k, v = self._kv(context).chunk(2, -1)
+        return split_heads(k, self._heads).transpose(1, 2).contiguous(), split_heads(v, self._heads).contiguous()
+
+    def __call__(self, x: Tensor, normed: Tensor, text: tuple[Tensor, Tensor], bias: Tensor | None) -> Tensor:
+        """(N, L, C); `text` as `project` gives it, rows one after the other."""
+        return self._out(attend(self._q(normed), *text, self._heads, bias), add=x)
+
+
+class GEGLU:
+    """x + linear(a · gelu(b)), where a and b are two linears of the normalised x (arXiv 2002.05202)."""
+
+    def __init__(self, weights: Weights, name: str, width: int, dtype: torch.dtype) -> None:
+        self._value = PackedLinear(weights, [f"{name}.net.0.proj"], dtype, rows=slice(0, width))
+        self._gate = PackedLinear(weights, [f"{name}.net.0.proj"], dtype, rows=slice(width, None))
+        self._out = PackedLinear(weights, [f"{name}.net.2"], dtype)
+
+    def __call__(self, x: Tensor, normed: Tensor) -> Tensor:
+        """(N, L, C)."""
+        return self._out(self._value(normed, times=self._gate(normed, activation="gelu")), add=x)
+
+
+class TransformerBlock:
+    """Self-attention, cross-attention, feed-forward, each on a normalised input and added to it."""
+
+    def __init__(
+        self,
+        norms: tuple[LayerNorm, LayerNorm, LayerNorm],
+        attention: SelfAttention,
+        cross: CrossAttention,
+        feed_forward: GEGLU,
+    ) -> None:
+        self._norms, self._self, self.cross, self._feed_forward = norms, attention, cross, feed_forward
+
+    def __call__(self, x: Tensor, text: tuple[Tensor, Tensor], bias: Tensor | None) -> Tensor:
+        """(N, L, C)."""
+        norm1, norm2, norm3 = self._norms
+        x = self._self(x, norm1(x))
+        x = self.cross(x, norm2(x), text, bias)
+        return self._feed_forward(x, norm3(x))
+
+
+class Transformer:
+    """A map through transformer blocks: norm, projection in, blocks, projection out, residual."""
+
+    def __init__(
+        self, norm: GroupNormSiLU, proj_in: PackedLinear, blocks: list[TransformerBlock], proj_out: PackedLinear
+    ) -> None:
+        self._norm, self._in, self.blocks, self._out = norm, proj_in, blocks, proj_out
+
+    def __call__(self, x: Tensor, texts: list[tuple[Tensor, Tensor]], bias: Tensor | None) -> Tensor:
+        """(N, C, H, W) channels last; `texts` has one pair for each block."""
+        n, c, h, w = x.shape
+        tokens = self._in(self._norm(x).permute(0, 2, 3, 1).reshape(n, h * w, c))
+        for block, text in zip(self.blocks, texts, strict=True):
+            tokens = block(tokens, text, bias)
+        y = self._out(tokens, add=x.permute(0, 2, 3, 1).reshape(n, h * w, c))
+        return y.view(n, h, w, c).permute(0, 3, 1, 2)

