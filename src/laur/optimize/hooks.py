@@ -1,0 +1,59 @@
+"""Running the hooks of weighted adapters.
+
+An adapter's weight scales what its hook changes: 0 is nothing, 1 is the hook as it is, 2 is twice the change.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from laur.optimize.base import BaseAdapter
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from laur.core.denoiser import Row
+
+Weighted = tuple[BaseAdapter, float]
+
+
+def overrides(adapter: BaseAdapter, hook: str) -> bool:
+    """Whether the adapter has a `hook` ("rows", "tokens", "residuals", "on_x0", "deltas") of its own."""
+    return getattr(type(adapter), hook) is not getattr(BaseAdapter, hook)
+
+
+def hooked_x0(adapters: Iterable[Weighted], step: int, total: int, x0: Tensor) -> Tensor:
+    """x0 + Σ weight · (hook(x0) - x0), one adapter after the other; `step` is 1 … `total`."""
+    for adapter, weight in adapters:
+        if weight and overrides(adapter, "on_x0"):
+            changed = adapter.on_x0(step, total, x0)
+            x0 = changed if weight == 1 else x0.lerp(changed, weight)
+    return x0
+
+
+def hooked_rows(adapters: Sequence[Weighted], rows: list[Row]) -> list[Row]:
+    """Rows after each adapter's `rows`, with its tokens appended and its residuals, times its weight, added."""
+    for adapter, weight in adapters:
+        if not weight:
+            continue
+        rows = adapter.rows(rows)
+        if overrides(adapter, "tokens") or overrides(adapter, "residuals"):
+            rows = [_conditioned(adapter, weight, row) for row in rows]
+    return rows
+
+
+def _conditioned(adapter: BaseAdapter, weight: float, row: Row) -> Row:
+    import torch
+
+    tokens, residuals = adapter.tokens(row), adapter.residuals(row)
+    if tokens is not None:
+        tokens = tokens if row.image_tokens is None else torch.cat([row.image_tokens, tokens])
+        row = dataclasses.replace(row, image_tokens=tokens)
+    if residuals is not None:
+        scaled = tuple(residual * weight for residual in residuals)
+        if row.residuals is not None:
+            scaled = tuple(a + b for a, b in zip(row.residuals, scaled, strict=True))
+        row = dataclasses.replace(row, residuals=scaled)
+    return row

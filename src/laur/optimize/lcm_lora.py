@@ -1,0 +1,66 @@
+"""LCM-LoRA: an adapter that makes any Stable Diffusion model a consistency model (arXiv 2311.05556)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from laur.core.errors import AdapterError
+from laur.optimize.base import Recommendation
+
+LCM_LORA = Recommendation(sampler="lcm", steps=4, guidance=1.0, accelerates=True)
+"""As its authors use it: 4 steps, no guidance on top of what is distilled in (section 3)."""
+
+RECOMMENDS = "laur.recommends"
+"""Metadata key under which a LoRA file carries its Recommendation as JSON."""
+_TITLES = ("modelspec.title", "modelspec.tags", "ss_output_name", "ss_training_comment")
+_LCM = re.compile(r"(?<![a-z])(lcm|latent.?consistency)(?![a-z])", re.IGNORECASE)
+_GENERIC = re.compile(r"(pytorch_lora_weights|adapter_model)\b.*")
+"""File names that say nothing; then the folder's name is asked."""
+
+
+def recommendation(name: str, path: Path, metadata: Mapping[str, str]) -> Recommendation:
+    """What a LoRA file recommends: its own metadata first, else LCM-LoRA's if its names say that it is one."""
+    if RECOMMENDS in metadata:
+        return from_json(metadata[RECOMMENDS], path.name)
+    words = tuple(word.strip() for word in metadata.get("modelspec.trigger_phrase", "").split(",") if word.strip())
+    titles = [name, path.parent.name if _GENERIC.fullmatch(path.name) else path.stem]
+    titles += [metadata[key] for key in _TITLES if key in metadata]
+    if any(_LCM.search(title) for title in titles):
+        return LCM_LORA
+    return Recommendation(trigger_words=words)
+
+
+def from_json(text: str, source: str) -> Recommendation:
+    """A Recommendation from the JSON that a file carries; keys of later versions are passed over."""
+    try:
+        found: object = json.loads(text)
+        if not isinstance(found, dict):
+            raise TypeError
+        values = cast("dict[str, Any]", found)
+        known = {key: _CASTS[key](value) for key, value in values.items() if key in _CASTS and value is not None}
+    except (ValueError, TypeError):
+        raise AdapterError(f"the metadata {RECOMMENDS!r} of {source} cannot be read; remove or correct it") from None
+    return Recommendation(**known)
+
+
+def _whole_numbers(values: list[Any]) -> tuple[int, ...]:
+    return tuple(int(value) for value in values)
+
+
+def _words(values: list[Any]) -> tuple[str, ...]:
+    return tuple(str(value) for value in values)
+
+
+_CASTS: dict[str, Any] = {
+    "sampler": str,
+    "steps": int,
+    "guidance": float,
+    "timesteps": _whole_numbers,
+    "weight": float,
+    "trigger_words": _words,
+    "accelerates": bool,
+}

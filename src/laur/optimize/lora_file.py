@@ -1,0 +1,110 @@
+"""LoraFile: an adapter that is a .safetensors file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from laur.optimize import names
+from laur.optimize.base import BaseAdapter, Recommendation
+from laur.optimize.formats import Coverage, build, made_for_width, parts, place
+from laur.optimize.layers import FAMILIES, LayerShape
+from laur.optimize.lcm_lora import recommendation
+from laur.optimize.safetensors_file import file_sha256, read_header, read_tensors
+from laur.optimize.scales import PEFT_CONFIG, peft_settings
+
+if TYPE_CHECKING:
+    from laur.optimize.deltas import Delta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraInfo:
+    """What a LoRA file says of itself, for people."""
+
+    path: Path
+    sha256: str
+    layout: str
+    """kohya, PEFT or diffusers."""
+    layers: Mapping[str, int]
+    """Number of layers by component."""
+    ranks: tuple[int, ...]
+    dtypes: tuple[str, ...]
+    made_for: str | None
+    """Family of models, as far as the width of its cross-attention tells."""
+    recommends: Recommendation
+    metadata: Mapping[str, str]
+
+    @property
+    def autov2(self) -> str:
+        """The ten-digit hash that A1111 and Civitai show."""
+        return self.sha256[:10]
+
+
+class LoraFile(BaseAdapter):
+    """A LoRA or LoCon file of diffusers, PEFT or kohya's scripts; LCM-LoRA among them.
+
+    Making one reads the header alone; AdapterError says in one line what is wrong with a file.
+    """
+
+    def __init__(self, path: Path, name: str | None = None) -> None:
+        self.path = path
+        self.name = name or path.stem
+        self._header = read_header(path)
+        self._parts, _ = parts(path.name, self._header)
+        self._layout = names.layout(self._header.tensors)
+        self._settings = peft_settings(path, self._header.metadata, self._layout)
+        self.recommends = recommendation(self.name, path, self._header.metadata)
+
+    @cached_property
+    def _file_sha256(self) -> str:
+        return file_sha256(self.path)
+
+    @property
+    def sha256(self) -> str:
+        """The file's own sha256; for PEFT's layout of the file and the settings beside it."""
+        if self._layout != "PEFT":
+            return self._file_sha256
+        beside = file_sha256(self.path.with_name(PEFT_CONFIG))
+        return hashlib.sha256((self._file_sha256 + beside).encode()).hexdigest()
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """The file's metadata, as its writer left it."""
+        return self._header.metadata
+
+    @property
+    def info(self) -> LoraInfo:
+        """For `laur inspect`."""
+        width = made_for_width(self._parts)
+        weights = [self._header.tensors[key].dtype for part in self._parts for key in part.files.values() if key]
+        return LoraInfo(
+            path=self.path,
+            sha256=self.sha256,
+            layout=self._layout,
+            layers=dict(Counter(part.key.component for part in self._parts)),
+            ranks=tuple(sorted({part.rank for part in self._parts})),
+            dtypes=tuple(sorted(set(weights))),
+            made_for=None if width is None else FAMILIES.get(width, f"cross-attention width {width}"),
+            recommends=self.recommends,
+            metadata=self.metadata,
+        )
+
+    def check(self, layers: Mapping[str, LayerShape]) -> None:
+        """Raise MismatchError if it was made for another architecture."""
+        self.coverage(layers)
+
+    def coverage(self, layers: Mapping[str, LayerShape]) -> Coverage:
+        """Where its keys go in a model of these layers, and what is left and why. Reads no weights."""
+        return place(self.path.name, self._header, layers)[1]
+
+    def deltas(self, layers: Mapping[str, LayerShape]) -> Mapping[str, Delta]:
+        """Read from the file at each call, whole or not at all; keep the result where it is used."""
+        placed, _ = place(self.path.name, self._header, layers)
+        if not placed:
+            return {}
+        return build(self.path.name, placed, read_tensors(self.path, self._file_sha256), self._settings)

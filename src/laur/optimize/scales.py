@@ -1,0 +1,73 @@
+"""What a LoRA's factors are multiplied by: alpha / rank, from wherever the file's writer put alpha.
+
+kohya's scripts store one tensor per layer; diffusers puts the settings of PEFT into the file's metadata; PEFT itself
+writes adapter_config.json beside the file. Without any of them the scale is 1, as in all their readers.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from laur.core.errors import AdapterError
+from laur.optimize.names import Key
+
+DIFFUSERS_METADATA = "lora_adapter_metadata"
+PEFT_CONFIG = "adapter_config.json"
+
+
+def peft_settings(path: Path, metadata: Mapping[str, str], layout: str) -> dict[str, Any]:
+    """PEFT's settings as "unet.lora_alpha" and so on; empty where the file needs none."""
+    if layout == "PEFT":
+        beside = path.with_name(PEFT_CONFIG)
+        if not beside.is_file():
+            raise AdapterError(f"{path.name} is in PEFT's layout and needs its {PEFT_CONFIG} beside it; copy it there")
+        return {f"unet.{key}": value for key, value in _object(beside.read_text("utf-8"), beside.name).items()}
+    if DIFFUSERS_METADATA in metadata:
+        return _object(metadata[DIFFUSERS_METADATA], f"the metadata of {path.name}")
+    return {}
+
+
+def peft_scale(settings: Mapping[str, Any], key: Key, rank: int) -> float:
+    """alpha / rank by PEFT's settings, or alpha / sqrt(rank) where they say so (rsLoRA, arXiv 2312.03732)."""
+    prefix = f"{key.component}."
+    patterns = cast("Mapping[str, Any]", settings.get(prefix + "alpha_pattern") or {})
+    alpha: Any = settings.get(prefix + "lora_alpha", rank)
+    for pattern, value in patterns.items():
+        if _matches(pattern, key.layer):
+            alpha = value
+            break
+    try:
+        alpha = float(alpha)
+    except (TypeError, ValueError):
+        alpha = math.nan
+    return check_alpha(alpha, key.layer) / (math.sqrt(rank) if settings.get(prefix + "use_rslora") else rank)
+
+
+def check_alpha(alpha: float, layer: str) -> float:
+    """`alpha`, if it is a number that can be used."""
+    if not math.isfinite(alpha):
+        raise AdapterError(f"layer {layer} has alpha {alpha}; the adapter is damaged")
+    return alpha
+
+
+def _matches(pattern: str, layer: str) -> bool:
+    """As PEFT matches: a regular expression for the end of a name, from a dot on."""
+    try:
+        return re.fullmatch(rf"(.*\.)?({pattern})", layer) is not None
+    except re.error:
+        return layer == pattern
+
+
+def _object(text: str, where: str) -> dict[str, Any]:
+    try:
+        found: object = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise AdapterError(f"{where} should hold the adapter's settings as a JSON object, and does not")
+    return cast("dict[str, Any]", found)
