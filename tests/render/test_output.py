@@ -5,6 +5,7 @@ import os
 import resource
 import signal
 import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -152,6 +153,12 @@ def test_a_limit_met_half_way_leaves_nothing(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
     assert listing(tmp_path) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_a_full_device_is_one_line():
+    with pytest.raises(OutputError, match="cannot write '/dev/full': the disk is full; free some space"):
+        Destination.parse("/dev/full").save(Fake())
 
 
 def test_paths_that_cannot_be_files_are_one_line(tmp_path):

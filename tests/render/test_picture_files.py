@@ -226,7 +226,7 @@ def with_record(text):
         ('{"recipe": 3}', "holds no recipe"),
         ('{"recipe": {"prompt": "a", "steps": 0}}', r"\(Laur unknown\) cannot be drawn by this version: steps is 0"),
         ('{"recipe": {"prompt": "a", "lens": 1}, "provenance": {"laur": "9.0"}}', r"\(Laur 9\.0\).* no field 'lens'"),
-        ('{"recipe": {"prompt": "a", "adapters": 5}}', "cannot be read"),
+        ('{"recipe": {"prompt": "a", "adapters": 5}}', r"\(Laur unknown\).* adapters must be a list"),
     ],
 )
 def test_a_record_that_cannot_be_used_says_why(record, problem):

@@ -59,12 +59,14 @@ class Provenance:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Provenance:
         """From plain values. What a later version added is ignored; raises TypeError if something needed is missing."""
-        own = {f.name: str(values[f.name]) for f in fields(cls) if f.name != "adapters" and values.get(f.name)}
+        own = {
+            f.name: str(values[f.name]) for f in fields(cls) if f.name != "adapters" and values.get(f.name) is not None
+        }
         return cls(**own, adapters=tuple(_adapter_hash(item) for item in values.get("adapters") or ()))
 
 
 def _adapter_hash(item: dict[str, Any]) -> AdapterHash:
-    return AdapterHash(**{f.name: str(item[f.name]) for f in fields(AdapterHash) if item.get(f.name)})
+    return AdapterHash(**{f.name: str(item[f.name]) for f in fields(AdapterHash) if item.get(f.name) is not None})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
