@@ -151,7 +151,9 @@ def test_alphas_in_the_metadata_equal_peft(tmp_path, rslora):
         if "lora_" in name:
             parameter.data = torch.randn(parameter.shape, generator=draw) * 0.1
     StableDiffusionPipeline.save_lora_weights(
-        tmp_path, unet_lora_layers=get_peft_model_state_dict(trained, adapter_name="x"), unet_lora_adapter_metadata=config.to_dict()
+        tmp_path,
+        unet_lora_layers=get_peft_model_state_dict(trained, adapter_name="x"),
+        unet_lora_adapter_metadata=config.to_dict(),
     )
     path = tmp_path / "pytorch_lora_weights.safetensors"
     assert distance(by_us(unet, path), predict(trained)) <= 1e-5
@@ -164,7 +166,9 @@ def test_pefts_own_folder_equals_peft(tmp_path):
     from laur.optimize.catalogue import find
 
     unet = tiny_unet(SD1)
-    trained = get_peft_model(copy.deepcopy(unet), LoraConfig(r=4, lora_alpha=2, target_modules=["to_k"], init_lora_weights=False))
+    trained = get_peft_model(
+        copy.deepcopy(unet), LoraConfig(r=4, lora_alpha=2, target_modules=["to_k"], init_lora_weights=False)
+    )
     trained.save_pretrained(tmp_path)
     adapter = find(str(tmp_path))
     ours = copy.deepcopy(unet)
@@ -182,7 +186,9 @@ def test_text_encoder_equals_diffusers(layout, projected, tmp_path):
     """With and without the "text_model." that versions of transformers put before the layers' names."""
     clip, prefix = tiny_clip(projected), "text_encoder_2" if projected else "text_encoder"
     found = {n: f for n, f in factors(clip, prefix, alpha=3.0).items() if "text_projection" not in n}
-    named = {f"{prefix}.text_model.{n.removeprefix(f'{prefix}.').removeprefix('text_model.')}": f for n, f in found.items()}
+    named = {
+        f"{prefix}.text_model.{n.removeprefix(f'{prefix}.').removeprefix('text_model.')}": f for n, f in found.items()
+    }
     if layout == "kohya":
         state = in_kohya(named)
     elif layout == "diffusers":

@@ -53,7 +53,8 @@ class BaseAdapter(ABC):  # noqa: B024 - every hook has a default that does nothi
             source = inspect.getsource(kind)
         except (OSError, TypeError):  # typed into a bare interpreter
             source = kind.__module__
-        plain = {k: v for k, v in sorted(vars(self).items()) if isinstance(v, str | int | float)}
+        state = {key: value for key, value in sorted(vars(self).items()) if key != "name"}
+        plain = {key: value for key, value in state.items() if isinstance(value, str | int | float)}
         return hashlib.sha256(f"{kind.__qualname__}\n{source}\n{plain}".encode()).hexdigest()
 
     def check(self, layers: Mapping[str, LayerShape]) -> None:

@@ -16,7 +16,7 @@ from laur.core.errors import AdapterError, MismatchError
 from laur.optimize.layers import CROSS_ATTENTION_KEYS, FAMILIES, LayerShape, fits, shape_message
 from laur.optimize.names import Key, LayerIndex, other_kind, parse
 from laur.optimize.safetensors_file import Header
-from laur.optimize.scales import check_alpha, peft_scale
+from laur.optimize.scales import peft_scale
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -119,10 +119,11 @@ def build(
             raise AdapterError(f"{source} is damaged: {part.files[bad[0]]} holds values that are not finite numbers")
         if "alpha" in part.files:
             # a stored alpha of 0 stands for the rank in kohya's scripts and LyCORIS
-            alpha = check_alpha(float(tensors[part.files["alpha"]].double().sum()), part.key.layer)
-            scale = (alpha or part.rank) / part.rank
+            scale = (float(tensors[part.files["alpha"]].double().sum()) or part.rank) / part.rank
         else:
             scale = peft_scale(settings, part.key, part.rank)
+        if not math.isfinite(scale):
+            raise AdapterError(f"{source} is damaged: the alpha of {part.key.layer} is no finite number")
         deltas[name] = LowRank(factors["up"], factors["down"], scale, factors.get("mid"))
     return deltas
 

@@ -17,6 +17,7 @@ from laur.optimize.layers import FAMILIES, LayerShape
 from laur.optimize.lcm_lora import recommendation
 from laur.optimize.safetensors_file import file_sha256, read_header, read_tensors
 from laur.optimize.scales import PEFT_CONFIG, peft_settings
+from laur.utils.hashes import tensors_sha256
 
 if TYPE_CHECKING:
     from laur.optimize.deltas import Delta
@@ -71,6 +72,11 @@ class LoraFile(BaseAdapter):
             return self._file_sha256
         beside = file_sha256(self.path.with_name(PEFT_CONFIG))
         return hashlib.sha256((self._file_sha256 + beside).encode()).hexdigest()
+
+    @cached_property
+    def autov3(self) -> str:
+        """sha256 without the header, so that edited metadata do not change it: what A1111 calls a LoRA's hash."""
+        return tensors_sha256(self.path)
 
     @property
     def metadata(self) -> Mapping[str, str]:

@@ -33,7 +33,10 @@ def peft_settings(path: Path, metadata: Mapping[str, str], layout: str) -> dict[
 
 
 def peft_scale(settings: Mapping[str, Any], key: Key, rank: int) -> float:
-    """alpha / rank by PEFT's settings, or alpha / sqrt(rank) where they say so (rsLoRA, arXiv 2312.03732)."""
+    """alpha / rank by PEFT's settings, or alpha / sqrt(rank) where they say so (rsLoRA, arXiv 2312.03732).
+
+    NaN where alpha is no number.
+    """
     prefix = f"{key.component}."
     patterns = cast("Mapping[str, Any]", settings.get(prefix + "alpha_pattern") or {})
     alpha: Any = settings.get(prefix + "lora_alpha", rank)
@@ -42,17 +45,9 @@ def peft_scale(settings: Mapping[str, Any], key: Key, rank: int) -> float:
             alpha = value
             break
     try:
-        alpha = float(alpha)
+        return float(alpha) / (math.sqrt(rank) if settings.get(prefix + "use_rslora") else rank)
     except (TypeError, ValueError):
-        alpha = math.nan
-    return check_alpha(alpha, key.layer) / (math.sqrt(rank) if settings.get(prefix + "use_rslora") else rank)
-
-
-def check_alpha(alpha: float, layer: str) -> float:
-    """`alpha`, if it is a number that can be used."""
-    if not math.isfinite(alpha):
-        raise AdapterError(f"layer {layer} has alpha {alpha}; the adapter is damaged")
-    return alpha
+        return math.nan
 
 
 def _matches(pattern: str, layer: str) -> bool:
