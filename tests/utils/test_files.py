@@ -167,3 +167,18 @@ def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "_lock", lambda _: False)
     with locked(tmp_path / "lock") as held:
         assert held is False
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_taken_name_is_refused_where_nothing_may_be_replaced(tmp_path, monkeypatch, links):
+    if not links:  # as on FAT
+
+        def refuse(self, target):
+            raise PermissionError(errno.EPERM, "no hard links here")
+
+        monkeypatch.setattr(Path, "hardlink_to", refuse)
+    atomic_write(tmp_path / "a", b"one", replace=False)
+    with pytest.raises(FileExistsError):
+        atomic_write(tmp_path / "a", b"two", replace=False)
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"one")]
+    assert (tmp_path / "a").stat().st_nlink == 1

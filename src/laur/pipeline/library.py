@@ -195,7 +195,14 @@ class Library:
             backend="pytorch",
             checkpoint=recipe.checkpoint,
             checkpoint_sha256=plan.stages[0].checkpoint,
-            adapters=tuple(AdapterHash(name=ref.name, sha256=ref.sha256 or "") for ref in recipe.adapters or ()),
+            adapters=tuple(
+                AdapterHash(
+                    name=ref.name,
+                    sha256=ref.sha256 or "",
+                    autov3=getattr(self._adapters.get(ref.sha256 or ""), "autov3", None),
+                )
+                for ref in recipe.adapters or ()
+            ),
             plan_key=plan.key,
         )
 

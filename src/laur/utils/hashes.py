@@ -9,12 +9,6 @@ from pathlib import Path
 _BLOCK = 2**20
 
 
-def file_sha256(path: str | os.PathLike[str]) -> str:
-    """sha256 of a whole file; its first ten digits are AutoV2. Raises OSError."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def tensors_sha256(path: str | os.PathLike[str]) -> str:
     """sha256 of a .safetensors file without its header, so that edited metadata do not change it; AutoV3 are its first
     twelve digits, and A1111 calls it a LoRA's hash. Raises OSError; ValueError if the header is longer than the file.
