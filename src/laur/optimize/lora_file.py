@@ -87,14 +87,14 @@ class LoraFile(BaseAdapter):
     def info(self) -> LoraInfo:
         """For `laur inspect`."""
         width = made_for_width(self._parts)
-        weights = [self._header.tensors[key].dtype for part in self._parts for key in part.files.values() if key]
+        weights = [key for part in self._parts for role, key in part.files.items() if role != "alpha"]
         return LoraInfo(
             path=self.path,
             sha256=self.sha256,
             layout=self._layout,
             layers=dict(Counter(part.key.component for part in self._parts)),
             ranks=tuple(sorted({part.rank for part in self._parts})),
-            dtypes=tuple(sorted(set(weights))),
+            dtypes=tuple(sorted({self._header.tensors[key].dtype for key in weights})),
             made_for=None if width is None else FAMILIES.get(width, f"cross-attention width {width}"),
             recommends=self.recommends,
             metadata=self.metadata,
