@@ -5,8 +5,6 @@ Subclass it, override the hooks you need, `register` it and name it in a Recipe;
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 from abc import ABC
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -48,6 +46,9 @@ class BaseAdapter(ABC):  # noqa: B024 - every hook has a default that does nothi
 
         Override it where the adapter's content lies elsewhere, such as in a file.
         """
+        import hashlib
+        import inspect
+
         kind = type(self)
         try:
             source = inspect.getsource(kind)

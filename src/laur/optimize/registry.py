@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib.metadata
 import re
 from collections.abc import Callable, Iterable
 from types import ModuleType
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from laur.core.errors import AdapterError, NotFoundError
 from laur.optimize.base import BaseAdapter
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 Source = BaseAdapter | type[BaseAdapter] | Callable[[], BaseAdapter]
 """An instance, or what makes one without arguments."""
@@ -63,7 +64,9 @@ class Registry:
             raise NotFoundError(f"no adapter is registered as {name!r}{hint(name, self.names())}")
         return _instance(name, source)
 
-    def _entry_points(self) -> Iterable[importlib.metadata.EntryPoint]:
+    def _entry_points(self) -> Iterable[EntryPoint]:
+        import importlib.metadata
+
         return importlib.metadata.entry_points(group=self._group)
 
     def _installed(self, name: str) -> Source | None:
@@ -83,6 +86,8 @@ class Registry:
 
 def hint(name: str, known: Iterable[str]) -> str:
     """How a lookup error goes on: the nearest known name, or all of them."""
+    import difflib
+
     known = sorted(known)
     near = difflib.get_close_matches(name, known, 1)
     if near:
