@@ -68,7 +68,7 @@ def test_progress_counts_and_previews(engine32: Engine) -> None:
     assert preview.shape == (16, 16, 3)
     picture = pixels(engine, [recipe(steps=3)])[0]
     small = np.asarray(Image.fromarray(picture).resize((16, 16), Image.Resampling.BOX))
-    assert psnr(preview, small) > 15
+    assert psnr(preview, small) > 12  # a flat grey would give some 5 dB
 
 
 def test_cancel_is_honoured_between_steps(engine32: Engine) -> None:

@@ -44,7 +44,7 @@ class Library:
         """`denoisers` is how many sets of pinned adapters stay merged at once.
 
         With `plain` networks run as diffusers' modules even where a faster form exists, for those who look inside
-        (attention maps, layer by layer reports): `denoiser(…).network.unet` is then the module.
+        (attention maps, layer by layer reports): `denoiser(…).network.module` is then the module.
         """
         from laur.input.cache import StatesCache
 
@@ -171,12 +171,12 @@ class Library:
 
     def locate(self, sha256: str, uses: Uses, rows: list[Row]) -> str:
         """Name the first layer that gives NaN or infinity for these rows."""
-        from laur.core.pytorch.denoiser import ModuleNetwork
+        from laur.core.pytorch.cpu.interface import PlainUNet
         from laur.utils.locate_nan import first_nonfinite
 
-        unet = self._unet(sha256, uses)
-        plain = self.denoiser(sha256, uses).over(ModuleNetwork(unet))
-        report = first_nonfinite(unet, lambda: plain.predict(rows))
+        plain = PlainUNet(self._unet(sha256, uses))
+        denoiser = self.denoiser(sha256, uses).over(plain)
+        report = first_nonfinite(plain.module, lambda: denoiser.predict(rows))
         return "no single layer" if report is None else str(report)
 
     def provenance(self, plan: Plan, recipe: Recipe) -> Provenance:
@@ -207,11 +207,14 @@ class Library:
         )
 
     def _build_denoiser(self, sha256: str, uses: Uses) -> TorchDenoiser:
-        from laur.core.pytorch.denoiser import ModuleNetwork, TorchDenoiser
+        from laur.core.pytorch.cpu import accelerate
+        from laur.core.pytorch.cpu.interface import PlainUNet
+        from laur.core.pytorch.denoiser import TorchDenoiser
 
         place = self.placement
+        unet = self._unet(sha256, uses)
         return TorchDenoiser(
-            ModuleNetwork(self._unet(sha256, uses)),
+            PlainUNet(unet) if self._plain else accelerate(unet),
             device=place.device,
             dtype=place.dtype,
             channels_last=place.channels_last,
@@ -245,6 +248,7 @@ class Library:
     def _build_decoder(self, sha256: str) -> TorchDecoder:
         import torch
 
+        from laur.core.pytorch.cpu import accelerate_decoder
         from laur.core.pytorch.decoder import TorchDecoder
 
         loaded, place = self.weights(sha256), self.placement
@@ -252,8 +256,10 @@ class Library:
         # SDXL's own autoencoder overflows in half precision and says so in its config
         if place.dtype is torch.float16 and getattr(vae.config, "force_upcast", False):
             place = dataclasses.replace(place, dtype=torch.float32)
+        placed = placed_copy(vae, "vae", {}, place)
         return TorchDecoder(
-            placed_copy(vae, "vae", {}, place),
+            placed,
+            accelerate_decoder(placed),
             scale=loaded.info.latent_scale,
             shift=loaded.info.latent_shift,
             device=place.device,

@@ -163,7 +163,9 @@ def _stages(
             f"{recipe.refiner} cannot refine {recipe.checkpoint}: their latents differ; use SDXL's refiner"
         )
     assert recipe.refiner_start is not None
-    first, second = split_at(table, checkpoint.schedule, recipe.refiner_start)
+    # each model reads its own predictions: the two tables share timesteps, not coefficients
+    first, _ = split_at(table, checkpoint.schedule, recipe.refiner_start)
+    _, second = split_at(_table(recipe, refiner), refiner.schedule, recipe.refiner_start)
     if not first.steps or not second.steps:
         raise RecipeError(
             f"{recipe.steps} steps split at {recipe.refiner_start:g} leave one model without a step; "

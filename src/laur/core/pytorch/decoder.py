@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,11 +10,12 @@ from torch import Tensor
 
 
 class TorchDecoder:
-    """An AutoencoderKL or AutoencoderTiny that is on `device` and in `dtype`, decoding only."""
+    """An autoencoder that is on `device` and in `dtype`, with its `decode` in some execution form."""
 
     def __init__(
         self,
         vae: Any,
+        decode: Callable[[Tensor], Tensor],
         *,
         scale: float,
         shift: float,
@@ -24,6 +26,7 @@ class TorchDecoder:
         self.device = device
         self.dtype = dtype
         self.vae = vae
+        self._decode = decode
         self._scale = scale
         self._shift = shift
         self._format = torch.channels_last if channels_last else torch.contiguous_format
@@ -39,7 +42,7 @@ class TorchDecoder:
 
     def _one(self, latent: Tensor) -> Tensor:
         z = (latent / self._scale + self._shift).to(self.device, self.dtype, memory_format=self._format)
-        return to_uint8(self.vae.decode(z, return_dict=False)[0])
+        return to_uint8(self._decode(z))
 
 
 def to_uint8(pixels: Tensor) -> Tensor:

@@ -5,65 +5,12 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from laur.core.denoiser import Row
-
-
-class Network(Protocol):
-    """A UNet in some execution form: plain modules, or prepacked for the CPU."""
-
-    def __call__(
-        self,
-        sample: Tensor,
-        timesteps: Tensor,
-        contexts: Sequence[Tensor],
-        *,
-        context_mask: Tensor | None = None,
-        added_cond: dict[str, Tensor] | None = None,
-        timestep_cond: Tensor | None = None,
-        residuals: tuple[Tensor, ...] | None = None,
-    ) -> Tensor:
-        """(N, C, h, w) prediction for (N, C, h, w) samples, (N,) timesteps and N contexts of (L, D).
-
-        Contexts stay apart so that what depends on them alone can be computed once per request.
-        """
-        ...
-
-
-class ModuleNetwork:
-    """diffusers' UNet2DConditionModel as it is, for every device."""
-
-    def __init__(self, unet: Any) -> None:
-        self.unet = unet
-
-    def __call__(
-        self,
-        sample: Tensor,
-        timesteps: Tensor,
-        contexts: Sequence[Tensor],
-        *,
-        context_mask: Tensor | None = None,
-        added_cond: dict[str, Tensor] | None = None,
-        timestep_cond: Tensor | None = None,
-        residuals: tuple[Tensor, ...] | None = None,
-    ) -> Tensor:
-        """See `Network`."""
-        down, middle = (None, None) if residuals is None else (residuals[:-1], residuals[-1])
-        return self.unet(
-            sample,
-            timesteps,
-            torch.stack(list(contexts)),
-            timestep_cond=timestep_cond,
-            encoder_attention_mask=context_mask,
-            added_cond_kwargs=added_cond,
-            down_block_additional_residuals=down,
-            mid_block_additional_residual=middle,
-            return_dict=False,
-        )[0]
+from laur.core.pytorch.cpu.interface import Network
 
 
 class TorchDenoiser:

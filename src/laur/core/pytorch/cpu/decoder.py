@@ -65,14 +65,14 @@ def _is_known_tiny(vae: Any) -> bool:
 
 
 class _TinyBlock:
-    """Three convolutions and the input, then ReLU; all four activations and the sum inside the convolutions."""
+    """Three convolutions and the input, then ReLU; activations and sum inside the convolutions. Overwrites its input."""
 
     def __init__(self, weights: Weights, name: str, block: Any, dtype: torch.dtype) -> None:
         self._convs = [PackedConv.of(weights, f"{name}.conv.{i}", block.conv[i], dtype) for i in (0, 2, 4)]
 
     def __call__(self, x: Tensor) -> Tensor:
         first, second, third = self._convs
-        return third(second(first(x, activation="relu"), activation="relu"), activation="relu", add=x)
+        return third(second(first(x, activation="relu"), activation="relu"), activation="relu", into=x)
 
 
 class _TinyDecoder:

@@ -60,6 +60,11 @@ class PlainUNet:
         self._weights = Weights(unet)
         self.dtype = next(unet.parameters()).dtype
 
+    @property
+    def module(self) -> nn.Module:
+        """What runs: hooks may be put on it, weights only through `load`."""
+        return self._weights.module
+
     def __call__(
         self,
         sample: Tensor,

@@ -26,6 +26,8 @@ class GroupNormSiLU(Packed):
         self._affine: tuple[Tensor, Tensor] | None = None
         # only their dtype matters: the kernel then gives its statistics in float32; what it writes is never read
         self._unread = (torch.zeros(norm.num_channels), torch.ones(norm.num_channels))
+        width = norm.num_channels // norm.num_groups
+        self._average = torch.full((width, width), 1 / width)
         weights.watch(self, (f"{name}.weight", f"{name}.bias"))
 
     def forget(self) -> None:
@@ -41,7 +43,7 @@ class GroupNormSiLU(Packed):
             rows = [self._row(x[i : i + 1], None if shift is None else shift[i]) for i in range(x.shape[0])]
             y = rows[0] if len(rows) == 1 else torch.cat(rows)
         else:
-            x = x if shift is None else x.add_(shift[:, :, None, None])
+            x = x if shift is None else x.add_(shift.to(x.dtype)[:, :, None, None])
             weight, bias = self._affine
             y = functional.group_norm(x, self._groups, weight, bias, self._eps)
         return functional.silu(y, inplace=True) if self._silu else y
@@ -52,12 +54,12 @@ class GroupNormSiLU(Packed):
         mean, variance = torch.batch_norm_update_stats(x, *self._unread, 0.0)
         if shift is not None:
             mean = mean + shift
-        spread, centre = torch.var_mean(mean.view(self._groups, -1), 1, correction=0, keepdim=True)
-        spread = spread + variance.view(self._groups, -1).mean(1, keepdim=True)
-        shape = (self._groups, mean.numel() // self._groups)
-        centre = centre.expand(shape).reshape(-1)
-        if shift is not None:
-            centre = centre - shift
-        spread = spread.expand(shape).reshape(-1)
+        mean = mean.view(self._groups, -1)
+        # a product with a matrix of 1/n is the mean over the group and its repetition in one operator; the variance is
+        # taken around the group's mean, so that nothing cancels
+        centre = torch.mm(mean, self._average)
+        offset = mean - centre
+        spread = torch.mm(torch.addcmul(variance.view(self._groups, -1), offset, offset), self._average)
+        centre = centre.view(-1) if shift is None else centre.view(-1) - shift
         weight, bias = self._affine
-        return torch.batch_norm(x, weight, bias, centre, spread, False, 0.0, self._eps, False)
+        return torch.native_batch_norm(x, weight, bias, centre, spread.view(-1), False, 0.0, self._eps)[0]

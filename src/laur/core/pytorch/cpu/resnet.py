@@ -46,7 +46,9 @@ class Resnet:
     def __call__(self, x: Tensor, shift: Tensor | None, emb: Tensor | None) -> Tensor:
         """(N, C, H, W) channels last; `shift` (N, C) is the block's own projection of the time embedding."""
         h = self._norm2(self._conv1(self._norm1(x)), shift)
-        return self._conv2(h, add=x if self._shortcut is None else self._shortcut(x))
+        if self._shortcut is None:
+            return self._conv2(h, add=x)
+        return self._conv2(h, into=self._shortcut(x))
 
 
 class PlainResnet:

@@ -8,6 +8,7 @@ import torch
 
 _OPERATORS = (
     "_convolution_pointwise",
+    "_convolution_pointwise_",
     "_linear_pointwise",
     "_reorder_convolution_weight",
     "_reorder_linear_weight",
@@ -48,7 +49,14 @@ def _convolution_agrees(dtype: torch.dtype) -> bool:
     wanted = torch.conv2d(x.float(), weight.float(), bias.float(), padding=1)
     plain = torch.ops.mkldnn._convolution_pointwise(x, packed, bias, *numbers, "relu", [], "")
     added = torch.ops.mkldnn._convolution_pointwise.binary(x, x, packed, bias, *numbers, "add", 1.0, "relu", [], "")
-    return _close(plain, wanted.relu(), dtype) and _close(added, (wanted + x.float()).relu(), dtype)
+    sums = torch.ops.mkldnn._convolution_pointwise_.binary(
+        x.clone(memory_format=torch.channels_last), x, packed, bias, *numbers, "add", 1.0, None, [], ""
+    )
+    return (
+        _close(plain, wanted.relu(), dtype)
+        and _close(added, (wanted + x.float()).relu(), dtype)
+        and _close(sums, wanted + x.float(), dtype)
+    )
 
 
 def _linear_agrees(dtype: torch.dtype) -> bool:
