@@ -65,7 +65,7 @@ def _is_known_tiny(vae: Any) -> bool:
 
 
 class _TinyBlock:
-    """Three convolutions and the input, then ReLU; activations and sum inside the convolutions. Overwrites its input."""
+    """Three convolutions and the input, then ReLU, fused. Overwrites its input."""
 
     def __init__(self, weights: Weights, name: str, block: Any, dtype: torch.dtype) -> None:
         self._convs = [PackedConv.of(weights, f"{name}.conv.{i}", block.conv[i], dtype) for i in (0, 2, 4)]
