@@ -55,6 +55,7 @@ class Library:
         self._names: dict[str, BaseAdapter] = {}
         self._adapters: dict[str, BaseAdapter] = {}
         self._denoisers: OrderedDict[Hashable, TorchDenoiser] = OrderedDict()
+        self._layers: dict[str, dict[str, LayerShape]] = {}
         self._touching: dict[tuple[str, Uses], Uses] = {}
         self._encoders: OrderedDict[Hashable, TextEncoder] = OrderedDict()
         self._decoders: dict[str, TorchDecoder] = {}
@@ -95,6 +96,18 @@ class Library:
         if sha256 not in self._loaded:
             raise NotFoundError(f"no checkpoint with hash {sha256[:10]} is loaded; name it in a recipe first")
         return self._loaded[sha256]
+
+    def layers(self, sha256: str) -> dict[str, LayerShape]:
+        """Every layer of the checkpoint that an adapter may change, by canonical name."""
+        if sha256 not in self._layers:
+            from laur.optimize.merge import layer_shapes
+
+            loaded = self.weights(sha256)
+            layers = layer_shapes(loaded.unet(), "unet")
+            for part in loaded.text_parts():
+                layers |= layer_shapes(part.model, part.name)
+            self._layers[sha256] = layers
+        return self._layers[sha256]
 
     def encoder(self, sha256: str, uses: Uses) -> TextEncoder:
         """The checkpoint's text encoder, with what the adapters change in it."""
@@ -237,12 +250,8 @@ class Library:
         """The adapters that change the text encoder; the others share its states."""
         key = (sha256, uses)
         if key not in self._touching:
-            from laur.optimize.merge import layer_shapes
-
-            layers: dict[str, LayerShape] = {}
-            for part in self.weights(sha256).text_parts():
-                layers |= layer_shapes(part.model, part.name)
-            self._touching[key] = tuple(use for use in uses if self.by_content(use.sha256).deltas(layers))
+            text = {name: shape for name, shape in self.layers(sha256).items() if not name.startswith("unet.")}
+            self._touching[key] = tuple(use for use in uses if self.by_content(use.sha256).deltas(text))
         return self._touching[key]
 
     def _build_decoder(self, sha256: str) -> TorchDecoder:
