@@ -1,7 +1,7 @@
 """How long is it from `laur generate` in a fresh process to the first picture, and how much memory does it take?
 
-The command is timed as a whole: interpreter, imports, weights, merging LCM-LoRA, four steps, decode, file. The operating
-system's own account gives the peak memory.
+The command is timed as a whole: interpreter, imports, weights, merging LCM-LoRA, four steps, decode, file. The
+operating system's own account gives the peak memory.
 """
 
 from __future__ import annotations
