@@ -63,15 +63,18 @@ class Library:
         self._limit = denoisers
         self._plain = plain
 
-    def checkpoint(self, name: str, *, prediction: str | None = None) -> Checkpoint:
-        """What is known of the checkpoint of that name; its weights are read when they are used."""
+    def checkpoint(self, name: str, *, prediction: str | None = None, variant: str | None = None) -> Checkpoint:
+        """What is known of the checkpoint of that name; its weights are read when they are used.
+
+        `variant` says which files of a folder are taken when it is first named here.
+        """
         plain = self._infos.get((name, None))
         if plain is not None and prediction in {None, plain.prediction}:
             return plain
         if (name, prediction) not in self._infos:
             from laur.pipeline.loading.load import load
 
-            loaded = load(name, prediction=prediction)
+            loaded = load(name, prediction=prediction, variant=variant)
             self._infos[name, prediction] = loaded.info
             self._loaded.setdefault(loaded.info.sha256, loaded)
         return self._infos[name, prediction]
