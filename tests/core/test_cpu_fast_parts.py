@@ -60,8 +60,9 @@ def test_attention_equals_pytorchs(length: int, keys: int, masked: bool):
     q, k, v = torch.randn(2, length, 32) / 4, torch.randn(2, keys, 32), torch.randn(2, keys, 32)
     seen = torch.rand(2, keys) > (0.3 if masked else -1)
     bias = (~seen[:, None]).float() * -10000 if masked else None
-    fast = attend(q, split_heads(k, 4).transpose(1, 2), split_heads(v, 4), 4, bias)
-    heads = [split_heads(x, 4).view(2, 4, -1, 8) for x in (q, k, v)]
+    q, k, v = (split_heads(x, 1, 4)[0] for x in (q, k, v))
+    fast = attend(q, k.transpose(1, 2), v, 4, bias)
+    heads = [x.view(2, 4, -1, 8) for x in (q, k, v)]
     wanted = functional.scaled_dot_product_attention(*heads, seen[:, None, None], scale=1.0)
     torch.testing.assert_close(fast, wanted.transpose(1, 2).reshape(2, length, 32), rtol=1e-4, atol=1e-5)
 

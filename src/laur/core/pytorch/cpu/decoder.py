@@ -102,11 +102,16 @@ class _TinyDecoder:
         return _TinyBlock(self._weights, name, layer, dtype)
 
     def __call__(self, latents: Tensor) -> Tensor:
-        with torch.no_grad():
-            x = (torch.tanh(latents.float() / 3) * 3).to(self._dtype).contiguous(memory_format=torch.channels_last)
-            for step in self._steps:
-                x = step(x)
-            return self._out(x).float().mul_(2).sub_(1)
+        """One picture at a time: a map of eight does not fit the cache (8 at 256 px: 1.42 s together, 1.26 so)."""
+        with torch.inference_mode():
+            pictures = [self._one(row) for row in latents.split(1)]
+        return torch.cat(pictures)
+
+    def _one(self, latents: Tensor) -> Tensor:
+        x = (torch.tanh(latents.float() / 3) * 3).to(self._dtype).contiguous(memory_format=torch.channels_last)
+        for step in self._steps:
+            x = step(x)
+        return self._out(x).float().mul_(2).sub_(1)
 
 
 def _is_known_kl(vae: Any) -> bool:
@@ -146,17 +151,22 @@ class _KLDecoder:
         ]
 
     def __call__(self, latents: Tensor) -> Tensor:
-        with torch.no_grad():
-            own = next(self._vae.parameters()).dtype
-            z = latents.to(own)
-            z = z if self._vae.post_quant_conv is None else self._vae.post_quant_conv(z)
-            x = self._in(z.to(self._dtype).contiguous(memory_format=torch.channels_last))
-            x = self._mid[0](x, None, None)
-            for attention, resnet in zip(self._vae.decoder.mid_block.attentions, self._mid[1:], strict=True):
-                x = x if attention is None else attention(x.to(own)).to(self._dtype)
-                x = resnet(x.contiguous(memory_format=torch.channels_last), None, None)
-            for resnets, grow in zip(self._up, self._grow, strict=True):
-                for resnet in resnets:
-                    x = resnet(x, None, None)
-                x = x if grow is None else grow(x)
-            return self._out(self._norm(x)).float()
+        """One picture at a time, as for the tiny decoder."""
+        with torch.inference_mode():
+            pictures = [self._one(row) for row in latents.split(1)]
+        return torch.cat(pictures)
+
+    def _one(self, latents: Tensor) -> Tensor:
+        own = next(self._vae.parameters()).dtype
+        z = latents.to(own)
+        z = z if self._vae.post_quant_conv is None else self._vae.post_quant_conv(z)
+        x = self._in(z.to(self._dtype).contiguous(memory_format=torch.channels_last))
+        x = self._mid[0](x, None, None)
+        for attention, resnet in zip(self._vae.decoder.mid_block.attentions, self._mid[1:], strict=True):
+            x = x if attention is None else attention(x.to(own)).to(self._dtype)
+            x = resnet(x.contiguous(memory_format=torch.channels_last), None, None)
+        for resnets, grow in zip(self._up, self._grow, strict=True):
+            for resnet in resnets:
+                x = resnet(x, None, None)
+            x = x if grow is None else grow(x)
+        return self._out(self._norm(x)).float()

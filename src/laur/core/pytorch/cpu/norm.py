@@ -45,7 +45,7 @@ class GroupNormSiLU(Packed):
         else:
             x = x if shift is None else x.add_(shift.to(x.dtype)[:, :, None, None])
             weight, bias = self._affine
-            y = functional.group_norm(x, self._groups, weight, bias, self._eps)
+            y = torch.group_norm(x, self._groups, weight, bias, self._eps)
         return functional.silu(y, inplace=True) if self._silu else y
 
     def _row(self, x: Tensor, shift: Tensor | None) -> Tensor:
