@@ -192,7 +192,7 @@ class Engine:
         from laur.render.picture import Picture
 
         plan = running.ticket.plan
-        pixels = self.library.decoder(plan.stages[0].checkpoint).decode(running.latent[None])[0]
+        pixels = self.library.decoder(plan.stages[-1].checkpoint).decode(running.latent[None])[0]
         top, left = (pixels.shape[0] - plan.height) // 2, (pixels.shape[1] - plan.width) // 2
         cropped = pixels[top : top + plan.height, left : left + plan.width].contiguous()
         provenance = self.library.provenance(plan, running.ticket.recipe)
