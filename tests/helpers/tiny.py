@@ -115,15 +115,19 @@ def tiny_folder(
     variant: str | None = None,
     prediction: str | None = None,
     seed: int = 0,
+    parts: dict[str, nn.Module] | None = None,
     **scheduler: Any,
 ) -> Path:
-    """A diffusers folder as those on hubs are; `scheduler` changes values of its scheduler_config.json."""
+    """A diffusers folder as those on hubs are; `scheduler` changes values of its scheduler_config.json.
+
+    `parts` are written in place of new ones.
+    """
     configs = tiny_configs(family)
     configs["scheduler/scheduler_config.json"] |= {"prediction_type": prediction or "epsilon", **scheduler}
     for file, config in configs.items():
         (path / file).parent.mkdir(parents=True, exist_ok=True)
         (path / file).write_text(json.dumps(config, indent=2), "utf-8")
-    for name, part in tiny_parts(family, dtype=dtype, seed=seed).items():
+    for name, part in (parts or tiny_parts(family, dtype=dtype, seed=seed)).items():
         is_text = name.startswith("text")
         stem = "model" if is_text else "diffusion_pytorch_model"
         file = f"{stem}.{variant}.safetensors" if variant else f"{stem}.safetensors"
@@ -131,6 +135,7 @@ def tiny_folder(
     for name in ("tokenizer", "tokenizer_2"):
         if f"{name}/tokenizer_config.json" in configs:
             for file in ("vocab.json", "merges.txt"):
+                (path / name / file).unlink(missing_ok=True)
                 (path / name / file).symlink_to(CONFIGS / "clip" / file)
     return path
 
@@ -150,9 +155,10 @@ def tiny_single_file(
     metadata: dict[str, str] | None = None,
     extra: dict[str, Tensor] | None = None,
     seed: int = 0,
+    parts: dict[str, nn.Module] | None = None,
 ) -> Path:
-    """The weights of `tiny_parts` as one file, the way published checkpoints lay them out."""
-    parts = tiny_parts(family, dtype=dtype, seed=seed)
+    """The weights of `tiny_parts`, or of `parts`, as one file, the way published checkpoints lay them out."""
+    parts = parts or tiny_parts(family, dtype=dtype, seed=seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(to_original(family, parts) | (extra or {}), path, metadata)
     return path

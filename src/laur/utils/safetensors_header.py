@@ -63,13 +63,14 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         length = _header_length(start, size)
         file.seek(8)
         entries = _parse(file.read(length))
-    metadata = entries.pop("__metadata__", None) or {}
+    metadata: object = entries.pop("__metadata__", None)
     tensors = _tensors(entries)
     expected = 8 + length + sum(tensor.nbytes for tensor in tensors.values())
     if size != expected:
         fault = "is truncated" if size < expected else "is damaged"
         raise WeightsFileError(f"{fault}: it has {size:,} bytes and should have {expected:,}; download it again")
-    return Header(tensors, {str(key): str(value) for key, value in dict(metadata).items()})
+    words = cast("dict[object, object]", metadata) if isinstance(metadata, dict) else {}
+    return Header(tensors, {str(key): str(value) for key, value in words.items()})
 
 
 def _header_length(start: bytes, size: int) -> int:
@@ -109,7 +110,7 @@ def _tensors(entries: Mapping[str, Any]) -> dict[str, TensorInfo]:
             if begin != place or not _fits(tensor):
                 raise ValueError(key)
             tensors[key], place = tensor, end
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError):
         raise WeightsFileError("is damaged: its header does not describe tensors; download it again") from None
     return tensors
 

@@ -18,6 +18,9 @@ INDEX = "model_index.json"
 _FILE = r"{stem}(?:\.(?P<variant>(?!.*-of-)[\w-]+))?\.safetensors"
 _SHARDS = r"{stem}\.safetensors\.index(?:\.(?P<variant>[\w-]+))?\.json"
 
+_VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("vocab.txt",))
+"""Files of which a tokenizer needs one set."""
+
 
 class FolderSource:
     """Reads configs and headers; which file of each component is taken is settled here, once."""
@@ -65,8 +68,9 @@ class FolderSource:
         """The folder `tokenizer` or `tokenizer_2`; transformers reads its options from there."""
         name = component.replace("text_encoder", "tokenizer")
         folder = self.path / name
-        if not folder.is_dir():
-            raise CheckpointError(f"the folder {name} is missing in {self.path}; download it again")
+        if not any(all((folder / file).is_file() for file in files) for files in _VOCABULARIES):
+            # transformers would make up a vocabulary of three words
+            raise CheckpointError(f"{folder} holds no vocabulary; download the folder again")
         return _class_in(self.index, name) or "CLIPTokenizer", folder, {}
 
 

@@ -7,70 +7,43 @@ A folder's is that of a list of its components' hashes, whatever the files are c
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from laur.core.errors import CheckpointError
-from laur.core.places import cache_folder
-from laur.utils.files import atomic_write
-
-REMEMBERED = 2_000
-"""Files; the oldest are forgotten first."""
+from laur.pipeline.loading.remember import Remembered
 
 
 def weights_sha256(files: Mapping[str, Iterable[Path]]) -> str:
     """Over weight files by component; a single file stands under the empty name. Raises CheckpointError."""
-    memory = _Memory(cache_folder() / "hashes.json")
+    known = Remembered("hashes.json")
     if set(files) == {""}:
         (path,) = files[""]
-        digest = memory.sha256(path)
+        digest = _of_file(path, known)
     else:
-        lines = [f"{component} {memory.sha256(path)}" for component in sorted(files) for path in files[component]]
+        lines = [f"{component} {_of_file(path, known)}" for component in sorted(files) for path in files[component]]
         digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
-    memory.save()
+    known.save()
     return digest
 
 
-class _Memory:
-    """Hashes by path, valid while the file's size and time of change are the same."""
-
-    def __init__(self, store: Path) -> None:
-        self._store = store
-        self._known: dict[str, list[object]] = {}
-        self._changed = False
-        with suppress(OSError, ValueError):  # a damaged or missing memory is an empty one
-            known = json.loads(store.read_text("utf-8"))
-            self._known = known if isinstance(known, dict) else {}
-
-    def sha256(self, path: Path) -> str:
-        """Remembered or computed."""
-        key = str(path.resolve())
-        try:
-            before = _state(path)
-            match self._known.get(key):
-                case [size, time, str(digest)] if (size, time) == before and len(digest) == 64:
-                    return digest
-                case _:
-                    digest = _sha256(path)
-        except OSError as error:
-            raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
-        if _state(path) != before:
-            raise CheckpointError(f"{path.name} is being written to; wait until it is complete")
-        self._known.pop(key, None)
-        self._known[key] = [*before, digest]
-        self._changed = True
-        return digest
-
-    def save(self) -> None:
-        """Write what is new; where the cache cannot be written, hashes are computed again next time."""
-        if not self._changed:
-            return
-        newest = dict(list(self._known.items())[-REMEMBERED:])
-        with suppress(OSError):
-            self._store.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write(self._store, json.dumps(newest, indent=0).encode())
+def _of_file(path: Path, known: Remembered) -> str:
+    """Remembered while the file's size and time of change are the same."""
+    key = str(path.resolve())
+    try:
+        before = _state(path)
+        match known.get(key):
+            case [size, time, str(digest)] if (size, time) == before and len(digest) == 64:
+                return digest
+            case _:
+                digest = _sha256(path)
+        after = _state(path)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
+    if after != before:
+        raise CheckpointError(f"{path.name} is being written to; wait until it is complete")
+    known.put(key, [*before, digest])
+    return digest
 
 
 def _sha256(path: Path) -> str:

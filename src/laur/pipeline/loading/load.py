@@ -12,8 +12,8 @@ from laur.core.errors import AmbiguousError, CheckpointError
 from laur.pipeline.loading.detect import PREDICTIONS, SD2_NATIVE, Traits, detect
 from laur.pipeline.loading.hashes import weights_sha256
 from laur.pipeline.loading.names import Kind, Located, locate
+from laur.pipeline.loading.remember import Remembered
 from laur.pipeline.loading.source import TEXT_ENCODERS, Source, open_source
-from laur.utils.imports import collector_paused
 
 if TYPE_CHECKING:
     import torch
@@ -76,7 +76,7 @@ class LoadedCheckpoint:
         kind, folder, options = self._source.tokenizer(component)
         try:
             return load_class(kind).from_pretrained(folder, local_files_only=True, **options)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except Exception as error:  # the tokenizers library raises nothing more exact
             reason = " ".join(str(error).split())[:200]
             raise CheckpointError(f"the tokenizer in {folder} cannot be read: {reason}") from None
 
@@ -104,11 +104,9 @@ def load(
     source.weights_bytes()  # reads every header, so that a damaged file is known now
     traits = in_plain_words(lambda: detect(source, prediction), located)
     info = _checkpoint(located, source, traits, traits.prediction or "epsilon")
-    loaded = LoadedCheckpoint(info, source, dtype)
     if traits.prediction is None:
-        answer = _ask(loaded, source.clue)
-        loaded.info = _checkpoint(located, source, traits, answer)
-    return loaded
+        info = _checkpoint(located, source, traits, _ask(info, source))
+    return LoadedCheckpoint(info, source, dtype)
 
 
 def in_plain_words(read: Callable[[], Traits], located: Located) -> Traits:
@@ -132,14 +130,23 @@ def _checkpoint(located: Located, source: Source, traits: Traits, prediction: st
     return Checkpoint(name=located.name, path=located.path, sha256=weights_sha256(source.files()), **fields)
 
 
-def _ask(loaded: LoadedCheckpoint, question: str) -> str:
-    """Let the network itself say what it predicts."""
-    from laur.pipeline.loading.probe import probe_prediction
+def _ask(info: Checkpoint, source: Source) -> str:
+    """Let the network itself say what it predicts, once for each content; SDXL's kin are asked of the user at once."""
+    remedy = "give --prediction epsilon or --prediction v_prediction"
+    if info.family.is_xl:
+        raise AmbiguousError(f"{source.clue}; {remedy}")
+    probed = Remembered("probed.json")
+    answer = probed.get(info.sha256)
+    if answer not in PREDICTIONS:
+        import torch
 
-    with collector_paused():
-        answer = probe_prediction(loaded.unet(), loaded.info.schedule)
+        from laur.pipeline.loading.assemble import assemble
+        from laur.pipeline.loading.probe import probe_prediction
+
+        # float32, since half precision is slow or missing on CPUs; this copy is dropped again
+        answer = probe_prediction(assemble(source, "unet", torch.float32), info.schedule)
     if answer is None:
-        raise AmbiguousError(
-            f"{question}, and a test of its network was not conclusive; give --prediction epsilon or v_prediction"
-        )
+        raise AmbiguousError(f"{source.clue}, and a test of its network was not conclusive; {remedy}")
+    probed.put(info.sha256, answer)
+    probed.save()
     return answer

@@ -81,14 +81,14 @@ def locate(name: str) -> Located:
     for plain in (name, name.removesuffix(SUFFIX)):
         if plain in own and own[plain].path is not None:
             return _at(name, own[plain].path or Path())
-    path = Path(name).expanduser()
-    if name.strip() and path.exists():
+    path = _existing(name)
+    if path is not None:
         return _at(name, path)
     if _is_hub_id(name):
         from laur.pipeline.loading.hub import fetch
 
         return Located(name, Kind.HUB, fetch(name))
-    raise _not_found(name, path)
+    raise _not_found(name)
 
 
 def refuse_pickle(path: Path) -> None:
@@ -114,6 +114,16 @@ def _at(name: str, path: Path) -> Located:
     return Located(name, Kind.FILE, path)
 
 
+def _existing(name: str) -> Path | None:
+    try:
+        path = Path(name).expanduser()
+        return path if name.strip() and path.exists() else None
+    except PermissionError:
+        raise CheckpointError(f"{name} cannot be read: permission denied") from None
+    except (OSError, RuntimeError, ValueError):  # too long a name, an unknown ~user, a zero byte: no path at all
+        return None
+
+
 def _is_hub_id(name: str) -> bool:
     """owner/name; where the owner is a folder here, a path was meant."""
     if not _HUB_ID.fullmatch(name) or name.startswith((".", "~")):
@@ -121,16 +131,20 @@ def _is_hub_id(name: str) -> bool:
     return Path(name).suffix.lower() not in {SUFFIX, *PICKLES} and not Path(name).parent.exists()
 
 
-def _not_found(name: str, path: Path) -> NotFoundError:
-    if len(path.parts) > 1 or path.suffix.lower() in {SUFFIX, *PICKLES}:
-        return NotFoundError(f"there is no model at {name}; check the path")
+def _not_found(name: str) -> NotFoundError:
+    if len(Path(name).parts) > 1 or Path(name).suffix.lower() in {SUFFIX, *PICKLES}:
+        return NotFoundError(f"there is no model at {_short(name)}; check the path")
     names = [entry.name for entry in known()]
     near = difflib.get_close_matches(name, names, 1, 0.5)
     hint = f"did you mean {near[0]}? " if near else ""
     return NotFoundError(
-        f"no model is called {name!r}; {hint}known are {', '.join(names)}; or give a diffusers folder, "
+        f"no model is called {_short(name)!r}; {hint}known are {', '.join(names)}; or give a diffusers folder, "
         f"a {SUFFIX} file or a hub id (owner/name)"
     )
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 200 else name[:197] + "..."
 
 
 def _user_models() -> dict[str, Known]:
