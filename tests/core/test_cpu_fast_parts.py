@@ -12,7 +12,7 @@ from laur.core.pytorch.cpu import accelerate_decoder, supported
 from laur.core.pytorch.cpu.attention import attend, split_heads
 from laur.core.pytorch.cpu.context import ContextCache
 from laur.core.pytorch.cpu.norm import GroupNormSiLU
-from laur.core.pytorch.cpu.packed import Weights
+from laur.core.pytorch.cpu.packed import PackedConv, Weights
 from laur.core.pytorch.cpu.resample import OutputConv, UpsampleConv
 
 pytestmark = pytest.mark.skipif(not supported(torch.float32), reason="this PyTorch has no fused oneDNN operators")
@@ -65,6 +65,18 @@ def test_attention_equals_pytorchs(length: int, keys: int, masked: bool):
     heads = [x.view(2, 4, -1, 8) for x in (q, k, v)]
     wanted = functional.scaled_dot_product_attention(*heads, seen[:, None, None], scale=1.0)
     torch.testing.assert_close(fast, wanted.transpose(1, 2).reshape(2, length, 32), rtol=1e-4, atol=1e-5)
+
+
+def test_sizes_share_a_packing():
+    """Memory does not grow with the number of sizes that were drawn."""
+    conv = torch.nn.Conv2d(32, 32, 3, padding=1).requires_grad_(False)
+    fast = PackedConv.of(Weights(torch.nn.ModuleDict({"c": conv})), "c", conv, torch.float32)
+    for size in range(4, 60):
+        x = last(torch.randn(1, 32, size, 8))
+        torch.testing.assert_close(fast(x), conv(x), rtol=1e-5, atol=1e-5)
+    kept = {id(packed) for packed in fast._sizes.values()}
+    assert len(fast._sizes) == 32
+    assert len(kept) <= 2
 
 
 class TestContextCache:

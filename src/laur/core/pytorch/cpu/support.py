@@ -12,6 +12,7 @@ _OPERATORS = (
     "_linear_pointwise",
     "_reorder_convolution_weight",
     "_reorder_linear_weight",
+    "_get_mkldnn_serialized_md",
 )
 
 
