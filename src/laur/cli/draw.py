@@ -1,0 +1,169 @@
+"""Recipes become files: plan, load, draw, and save each picture as soon as it is finished."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from laur.cli.console import interrupts_held, one_line
+from laur.core.errors import LaurError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from laur.cli.display import Display
+    from laur.core.recipe import Recipe
+    from laur.pipeline.engine import Engine
+    from laur.pipeline.events import Event, Progress, Ticket
+    from laur.pipeline.resolve import Resolved
+    from laur.render.output import Destination
+    from laur.render.picture import Picture
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What `laur generate` was asked for, checked as far as it can be without the model."""
+
+    recipe: Recipe
+    count: int
+    destination: Destination
+    metadata: bool = True
+    device: str | None = None
+    dtype: str | None = None
+    variant: str | None = None
+    previews: bool = False
+    """Whether steps are shown while they are done."""
+    keep_steps: bool = False
+    """Whether pictures keep what was predicted at each of their steps."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saved:
+    """A finished picture and its file."""
+
+    path: Path
+    picture: Picture
+    sampling: float
+    """Seconds from its admission to the end of its last step."""
+    x0: tuple[Tensor, ...] = ()
+    """The latent predicted at each step, (C, h, w), where the order asked to keep them."""
+
+    def to_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        recipe = self.picture.recipe
+        return {"path": str(self.path), "seed": recipe.seed, "recipe_hash": recipe.hash}
+
+
+@dataclass(slots=True)
+class Report:
+    """What came of an order; filled while it runs, so that an interruption still tells what is finished."""
+
+    saved: list[Saved] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    sheets: list[dict[str, str]] = field(default_factory=list)
+    """Further files: kind (grid, strip, attention) and path."""
+    failure: LaurError | None = None
+    """The first picture that could not be finished, where others could."""
+
+
+def open_engine(order: Order) -> Engine:
+    """An engine for the order's model. Adapters come first, as a wrong name of one is found sooner than a model."""
+    from laur.pipeline.device import choose
+    from laur.pipeline.engine import Engine
+    from laur.pipeline.library import Library
+
+    recipe = order.recipe
+    library = Library(choose(order.device, order.dtype))
+    for name in [ref.name for ref in recipe.adapters or ()] + ([recipe.style] if recipe.style else []):
+        library.adapter(name)
+    library.checkpoint(recipe.checkpoint, prediction=recipe.prediction, variant=order.variant)
+    return Engine(recipe.checkpoint, prediction=recipe.prediction, library=library, previews=order.previews)
+
+
+def plan(engine: Engine, recipe: Recipe, count: int) -> list[Resolved]:
+    """`count` plans of a recipe; picture i has seed + i."""
+    first = engine.resolve(recipe)
+    seed = first.recipe.seed
+    assert seed is not None
+    return [first, *(engine.resolve(first.recipe.replace(seed=seed + index)) for index in range(1, count))]
+
+
+def load(engine: Engine, job: Resolved) -> None:
+    """Read and place all weights of a plan now, so that what follows is drawing alone."""
+    for stage in job.plan.stages:
+        engine.library.denoiser(stage.checkpoint, stage.adapters)
+    first = job.plan.stages[0].checkpoint
+    engine.library.decoder(first)
+    if engine.previews:
+        engine.library.preview(first)
+
+
+class Drawing:
+    """One order on its way."""
+
+    def __init__(self, order: Order, display: Display, report: Report, begun: float) -> None:
+        """`begun` is when the command started, by `time.perf_counter`."""
+        self.order = order
+        self.display = display
+        self.report = report
+        self._begun = begun
+        self._numbers: dict[Ticket, int] = {}
+        self._admitted: dict[Ticket, float] = {}
+        self._stepped: dict[Ticket, float] = {}
+        self._x0: dict[Ticket, list[Tensor]] = {}
+
+    def run(self) -> Engine:
+        """Draw and save everything. Raises LaurError before anything is drawn, or if a file cannot be written."""
+        order = self.order
+        self.display.loading(order.recipe.checkpoint)
+        engine = open_engine(order)
+        jobs = plan(engine, order.recipe, order.count)
+        for text in dict.fromkeys(text for job in jobs for text in job.warnings):
+            self.report.warnings.append(one_line(text))
+            self.display.warn(text)
+        load(engine, jobs[0])
+        self.display.begin(sum(job.plan.steps for job in jobs), len(jobs))
+        self._numbers = {engine.submit(job.plan, job.recipe): index for index, job in enumerate(jobs)}
+        while engine.busy:
+            events = engine.step()
+            with interrupts_held():  # what is finished by now is saved whole, whoever presses Ctrl-C
+                for event in events:
+                    self._take(event)
+        self.report.saved.sort(key=lambda saved: saved.picture.recipe.seed or 0)
+        return engine
+
+    def _take(self, event: Event) -> None:
+        from laur.pipeline.events import Admitted, Done, Failed, Progress
+
+        match event:
+            case Admitted():
+                self._admitted[event.ticket] = event.at
+            case Progress():
+                self._progress(event)
+            case Done():
+                self._save(event.ticket, event.picture)
+            case Failed():
+                self.report.failure = self.report.failure or event.error
+                self.display.warn(f"picture {self._numbers[event.ticket] + 1} failed: {event.error}")
+            case _:
+                pass
+
+    def _progress(self, event: Progress) -> None:
+        self._stepped[event.ticket] = event.at
+        if self.order.keep_steps:
+            self._x0.setdefault(event.ticket, []).append(event.x0)
+        self.display.step(self._numbers[event.ticket], event.preview())
+
+    def _save(self, ticket: Ticket, picture: Picture) -> None:
+        order = self.order
+        path = order.destination.save(picture, self._numbers[ticket], metadata=order.metadata)
+        saved = Saved(
+            path=path,
+            picture=picture,
+            sampling=self._stepped[ticket] - self._admitted[ticket],
+            x0=tuple(self._x0.pop(ticket, ())),
+        )
+        self.report.saved.append(saved)
+        self.display.saved(saved, time.perf_counter() - self._begun)
