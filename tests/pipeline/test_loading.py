@@ -356,10 +356,25 @@ def test_the_embedded_model_is_loaded_by_name() -> None:
     assert (same.sha256, same.defaults.adapters) == (info.sha256, ())
 
 
+class Rewritten:
+    """A velocity network whose answers are put as noise: epsilon = alpha · v + sigma · x_t."""
+
+    def __init__(self, unet: Any, schedule: NoiseSchedule) -> None:
+        self.unet, self.schedule = unet, schedule
+        self.config, self.device, self.dtype = unet.config, unet.device, unet.dtype
+
+    def __call__(self, latent: torch.Tensor, timestep: int, context: torch.Tensor, **_: Any) -> tuple[torch.Tensor]:
+        v = self.unet(latent, timestep, context, return_dict=False)[0]
+        return (self.schedule.alpha(timestep) * v + self.schedule.sigma(timestep) * latent,)
+
+
 def test_the_probe_agrees_with_the_embedded_model() -> None:
     """The one trained network there is."""
     loaded = load("mini", dtype=torch.float32)
-    assert probe.probe_prediction(loaded.unet(), loaded.info.schedule) == loaded.info.prediction
+    unet, schedule = loaded.unet(), loaded.info.schedule
+    assert probe.probe_prediction(unet, schedule) == loaded.info.prediction
+    if loaded.info.prediction == "v_prediction":
+        assert probe.probe_prediction(Rewritten(unet, schedule), schedule) == "epsilon"
 
 
 def test_a_located_checkpoint_says_what_it_is(folder: Callable[[str], Path], single: Callable[[str], Path]) -> None:

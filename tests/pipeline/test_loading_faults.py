@@ -296,6 +296,19 @@ def test_a_tokenizer_that_is_missing_or_damaged(folder: Path) -> None:
     assert "tokenizer holds no vocabulary; download" in refusal(folder)
 
 
+def test_a_file_that_changes_before_it_is_read(tmp_path: Path, whole: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    shutil.copy(whole, path)
+    loaded = load(str(path))
+    loaded.vae()
+    tiny_single_file("sd1", path, dtype=HALF, seed=1)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors changed on disk while it was in use; load "):
+        loaded.unet()
+    path.unlink()
+    with pytest.raises(CheckpointError, match="changed on disk"):
+        loaded.text_parts()
+
+
 def test_an_unknown_prediction_is_refused(whole: Path) -> None:
     with pytest.raises(LaurError, match=r"prediction 'velocity' is unknown; choose one of epsilon"):
         load(str(whole), prediction="velocity")

@@ -129,6 +129,12 @@ def test_what_the_hub_gave_before_is_used_without_asking_it(tmp_path: Path) -> N
         located = locate("laur-tests/cached")
         assert (located.kind, located.path.resolve()) == (Kind.HUB, snapshot.resolve())
         assert load("laur-tests/cached").info.name == "laur-tests/cached"
+        other = {"_class_name": "FluxPipeline", "unet": [None, None]}
+        index = json.loads((snapshot / "model_index.json").read_text())
+        (snapshot / "model_index.json").write_text(json.dumps(index | other))
+        with pytest.raises(CheckpointError, match=r"^laur-tests/cached is a FluxPipeline"):
+            load("laur-tests/cached")
+        (snapshot / "model_index.json").write_text(json.dumps(index))
         (snapshot / "unet" / "diffusion_pytorch_model.fp16.safetensors").unlink()
         with pytest.raises(CheckpointError, match="cannot be fetched"):
             locate("laur-tests/cached")

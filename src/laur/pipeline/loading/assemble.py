@@ -55,10 +55,10 @@ def assemble(source: Source, component: str, dtype: torch.dtype | None = None) -
             module = make()
     except (TypeError, ValueError, KeyError, IndexError, ZeroDivisionError, RuntimeError) as error:
         reason = " ".join(str(error).split())
-        raise CheckpointError(f"{source.path.name}: the config of its {component} makes no network: {reason}") from None
+        raise CheckpointError(f"{source.name}: the config of its {component} makes no network: {reason}") from None
     expected = module.state_dict()
     given = _named_alike(source.tensors(component), expected)
-    _check(f"{source.path.name}: its {component}", expected, given)
+    _check(f"{source.name}: its {component}", expected, given)
     state = {name: _in_dtype(given[name], dtype) for name in expected}
     module.load_state_dict(state, strict=True, assign=True)
     return module.eval().requires_grad_(False)

@@ -68,8 +68,7 @@ def detect(source: Source, prediction: str | None = None) -> Traits:
     family = _family(source, unet)
     prediction = prediction or _prediction(source.scheduler)
     guidance = unet.get("time_cond_proj_dim") is not None
-    blocks = vae.get("block_out_channels") or vae.get("encoder_block_out_channels") or [0] * 4
-    downscale = 2 ** (len(blocks) - 1)
+    downscale = _downscale(vae)
     kind = str(source.scheduler.get("_class_name", ""))
     return Traits(
         family=family,
@@ -92,7 +91,7 @@ def detect(source: Source, prediction: str | None = None) -> Traits:
 
 
 def _check_classes(source: Source) -> None:
-    index, name = source.index, source.path.name
+    index, name = source.index, source.name
     pipeline = str(index.get("_class_name") or "unnamed pipeline")
     if "unet" not in source.components or "vae" not in source.components:
         raise CheckpointError(f"{name} is a {pipeline}, not a Stable Diffusion model: Laur draws with SD 1, 2 and XL")
@@ -114,7 +113,7 @@ def _check_latents(source: Source, unet: Config, vae: Config) -> None:
     takes, gives = unet.get("in_channels", 4), vae.get("latent_channels", 4)
     if takes != gives:
         raise CheckpointError(
-            f"{source.path.name}: its UNet takes {takes} channels and its autoencoder gives {gives}; "
+            f"{source.name}: its UNet takes {takes} channels and its autoencoder gives {gives}; "
             "inpainting, editing and upscaling models are not drawn with"
         )
     for key, what in (
@@ -122,13 +121,10 @@ def _check_latents(source: Source, unet: Config, vae: Config) -> None:
         ("class_embed_type", "class labels"),
     ):
         if unet.get(key) is not None:
-            raise CheckpointError(
-                f"{source.path.name}: its UNet asks for {what} ({key} {unet[key]}), which Laur has not"
-            )
+            raise CheckpointError(f"{source.name}: its UNet asks for {what} ({key} {unet[key]}), which Laur has not")
     if unet.get("addition_embed_type") not in {None, "text_time"}:
         raise CheckpointError(
-            f"{source.path.name}: its UNet is conditioned by {unet['addition_embed_type']}; "
-            "Laur draws with SD 1, 2 and XL"
+            f"{source.name}: its UNet is conditioned by {unet['addition_embed_type']}; Laur draws with SD 1, 2 and XL"
         )
 
 
@@ -141,9 +137,7 @@ def _family(source: Source, unet: Config) -> Family:
         whole = unet.get("mid_block_type", "UNetMidBlock2DCrossAttn") == "UNetMidBlock2DCrossAttn"
         return Family.SDXL if whole and not unet.get("reverse_transformer_layers_per_block") else Family.SSD1B
     if len(encoders) != 1:
-        raise CheckpointError(
-            f"{source.path.name} has two text encoders, but its UNet takes no pooled text as SDXL's does"
-        )
+        raise CheckpointError(f"{source.name} has two text encoders, but its UNet takes no pooled text as SDXL's does")
     if source.class_name(encoders[0]) in _BERT:
         return Family.MINI
     # SD 2's OpenCLIP has 1,024 channels or, reduced, at least its activation; SD 1's CLIP has quick_gelu
@@ -155,6 +149,12 @@ def _prediction(scheduler: Mapping[str, Any]) -> str | None:
     if prediction is not None and prediction not in PREDICTIONS:
         raise CheckpointError(f"its scheduler predicts {prediction!r}; Laur samples {', '.join(PREDICTIONS)}")
     return prediction
+
+
+def _downscale(vae: Config) -> int:
+    """Each level of the autoencoder but the last halves the picture."""
+    levels = vae.get("block_out_channels") or vae.get("encoder_block_out_channels") or [0] * 4
+    return 2 ** (len(levels) - 1)
 
 
 def _native_size(unet: Config, downscale: int) -> int:

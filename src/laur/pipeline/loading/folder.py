@@ -25,9 +25,9 @@ _VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("vocab.txt"
 class FolderSource:
     """Reads configs and headers; which file of each component is taken is settled here, once."""
 
-    def __init__(self, path: Path, variant: str | None = None) -> None:
+    def __init__(self, path: Path, name: str, variant: str | None = None) -> None:
         """`variant` is the word before .safetensors, fp16 say. None takes plain files, fp16 where there are none."""
-        self.path = path
+        self.path, self.name = path, name
         self.clue = ""
         self.index = _index(path)
         self.components = tuple(name for name in COMPONENTS if _class_in(self.index, name) is not None)
@@ -77,7 +77,7 @@ class FolderSource:
 def is_complete(path: Path) -> bool:
     """Whether a folder has every config and weight file that its index asks for."""
     try:
-        source = FolderSource(path)
+        source = FolderSource(path, path.name)
         for name in source.components:
             source.config(name)
             if name.startswith("text_encoder"):

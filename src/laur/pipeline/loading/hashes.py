@@ -31,13 +31,13 @@ def _of_file(path: Path, known: Remembered) -> str:
     """Remembered while the file's size and time of change are the same."""
     key = str(path.resolve())
     try:
-        before = _state(path)
+        before = file_state(path)
         match known.get(key):
             case [size, time, str(digest)] if (size, time) == before and len(digest) == 64:
                 return digest
             case _:
                 digest = _sha256(path)
-        after = _state(path)
+        after = file_state(path)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
     if after != before:
@@ -51,6 +51,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _state(path: Path) -> tuple[int, int]:
+def file_state(path: Path) -> tuple[int, int]:
+    """Size and time of change: what must stay the same for a hash to stay true. Raises OSError."""
     status = path.stat()
     return status.st_size, status.st_mtime_ns

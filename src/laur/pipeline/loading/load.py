@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from laur.core.checkpoint import Checkpoint, Family
 from laur.core.errors import AmbiguousError, CheckpointError
 from laur.pipeline.loading.detect import PREDICTIONS, SD2_NATIVE, Traits, detect
-from laur.pipeline.loading.hashes import weights_sha256
+from laur.pipeline.loading.hashes import file_state, weights_sha256
 from laur.pipeline.loading.names import Kind, Located, locate
 from laur.pipeline.loading.remember import Remembered
 from laur.pipeline.loading.source import TEXT_ENCODERS, Source, open_source
@@ -33,14 +33,16 @@ class TextPart:
 class LoadedCheckpoint:
     """Networks of one checkpoint, each read from disk when it is first asked for and then kept.
 
-    They are in eval mode, on the CPU, without gradients, and nobody writes to their weights: weights in the dtype that
-    they are stored in are mapped from the file and shared with the system's file cache.
+    They are in eval mode, on the CPU, without gradients, and nobody writes to their weights. Weights in the dtype that
+    they are stored in are mapped from the file and shared with the system's file cache; who replaces such a file while
+    it is in use should rename the new one over it, as downloaders do, and not write into it.
     """
 
     def __init__(self, info: Checkpoint, source: Source, dtype: torch.dtype | None = None) -> None:
         self.info = info
         self._source = source
         self._dtype = dtype
+        self._states = {path: file_state(path) for files in source.files().values() for path in files}
         self._networks: dict[str, nn.Module] = {}
         self._text: tuple[TextPart, ...] | None = None
 
@@ -67,8 +69,19 @@ class LoadedCheckpoint:
         if component not in self._networks:
             from laur.pipeline.loading.assemble import assemble
 
+            self._check_unchanged()
             self._networks[component] = assemble(self._source, component, self._dtype)
         return self._networks[component]
+
+    def _check_unchanged(self) -> None:
+        """What is read now must be what `info.sha256` was computed over."""
+        for path, state in self._states.items():
+            try:
+                changed = file_state(path) != state
+            except OSError:
+                changed = True
+            if changed:
+                raise CheckpointError(f"{path.name} changed on disk while it was in use; load {self.info.name} again")
 
     def _tokenizer(self, component: str) -> Any:
         from laur.pipeline.loading.assemble import load_class

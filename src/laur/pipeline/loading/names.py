@@ -78,9 +78,9 @@ def locate(name: str) -> Located:
 
         return Located(name, Kind.EMBEDDED, checkpoint_folder(name))
     own = _user_models()
-    for plain in (name, name.removesuffix(SUFFIX)):
-        if plain in own and own[plain].path is not None:
-            return _at(name, own[plain].path or Path())
+    entry = own.get(name) or own.get(name.removesuffix(SUFFIX))
+    if entry is not None and entry.path is not None:
+        return _at(name, entry.path)
     path = _existing(name)
     if path is not None:
         return _at(name, path)
@@ -148,13 +148,11 @@ def _short(name: str) -> str:
 
 
 def _user_models() -> dict[str, Known]:
-    """By name: diffusers folders, and files, at any depth of two."""
+    """By name: diffusers folders and files in the models folder, and in its folders."""
     found: dict[str, Known] = {}
-    folder = user_folder()
-    for path in [
-        *_entries(folder),
-        *(child for entry in _entries(folder) if _is_plain(entry) for child in _entries(entry)),
-    ]:
+    top = _entries(user_folder())
+    below = [path for folder in top if _is_plain(folder) for path in _entries(folder)]
+    for path in [*top, *below]:
         if path.suffix.lower() == SUFFIX and path.is_file():
             found.setdefault(path.stem, Known(path.stem, Kind.FILE, path))
         elif (path / "model_index.json").is_file():

@@ -35,10 +35,10 @@ _OPEN_CLIP = (
 class FileSource:
     """Reads the header; everything else follows from it and from the family's shipped configs."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, name: str) -> None:
+        self.path, self.name = path, name
         self.header = header_of(path)
-        self.family = architecture.family_of(self.header, path.name)
+        self.family = architecture.family_of(self.header, name)
         self.index = architecture.shipped(self.family, "model_index.json")
         self.components = tuple(architecture.PREFIXES[self.family])
         clues = prediction_clues(path, self.header, self.family)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from laur.core.errors import CheckpointError
-from laur.pipeline.loading.names import Located
+from laur.pipeline.loading.names import Kind, Located, pickle_error
 from laur.utils.safetensors_header import Header, WeightsFileError, read_header
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ class Source(Protocol):
     """Configs as diffusers writes them, and weights by diffusers' and transformers' names. Loads nothing by itself."""
 
     path: Path
+    name: str
+    """For messages: the file's or folder's, or the hub id."""
     index: Config
     """model_index.json."""
     scheduler: Config
@@ -59,13 +61,14 @@ class Source(Protocol):
 
 def open_source(located: Located, *, variant: str | None = None) -> Source:
     """The files of a checkpoint, checked as far as headers tell. Raises CheckpointError."""
+    name = located.name if located.kind is Kind.HUB else located.path.name
     if located.path.is_dir():
         from laur.pipeline.loading.folder import FolderSource
 
-        return FolderSource(located.path, variant)
+        return FolderSource(located.path, name, variant)
     from laur.pipeline.loading.single_file import FileSource
 
-    return FileSource(located.path)
+    return FileSource(located.path, name)
 
 
 def weights_bytes(located: Located, *, variant: str | None = None) -> int:
@@ -75,8 +78,6 @@ def weights_bytes(located: Located, *, variant: str | None = None) -> int:
 
 def header_of(path: Path) -> Header:
     """A file's header; what is wrong with it as one CheckpointError."""
-    from laur.pipeline.loading.names import pickle_error
-
     try:
         return read_header(path)
     except WeightsFileError as fault:
