@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from laur.cli.main import run
+from laur.cli.app import run
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def assert_refused(outcome, *words: str) -> None:
         ([PROMPT, "-n", "2", "--seed", 2**53], ["seed"]),
         ([PROMPT, "--sampler", "euler_a"], ["euler_a", "lcm"]),
         ([PROMPT, "--prediction", "velocity"], ["velocity", "v_prediction"]),
-        ([PROMPT, "--timesteps", "1,2,3"], ["fall", "1,2,3"]),
+        ([PROMPT, "--timesteps", "1,2,3"], ["fall", "(1, 2, 3)"]),
         ([PROMPT, "--timesteps", "often"], ["'often'"]),
         ([PROMPT, "--steps", "3", "--timesteps", "999,499"], ["steps is 3", "2 timesteps"]),
         ([PROMPT, "--adapter", "none", "--adapter", "lcm-lora-mini"], ["none"]),

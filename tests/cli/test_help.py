@@ -38,7 +38,7 @@ def test_version(laur) -> None:
 def test_help_imports_nothing_heavy() -> None:
     script = (
         "import sys\n"
-        "from laur.cli.main import run\n"
+        "from laur.cli.app import run\n"
         "assert run(['generate', '--help']) == 0\n"
         "heavy = {'torch', 'diffusers', 'transformers', 'numpy', 'PIL', 'safetensors', 'psutil'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"

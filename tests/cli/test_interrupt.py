@@ -70,4 +70,5 @@ def test_ctrl_c_mid_run(tmp_path: Path) -> None:
     assert on_disk == sorted(out.splitlines())
     assert 3 <= len(on_disk) < 1000
     for path in on_disk:
-        Image.open(tmp_path / path).load()
+        with Image.open(tmp_path / path) as image:
+            image.load()

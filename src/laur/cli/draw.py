@@ -46,7 +46,7 @@ class Saved:
     path: Path
     picture: Picture
     sampling: float
-    """Seconds from its admission to the end of its last step."""
+    """Seconds of the steps that it took part in, alone or with others."""
     x0: tuple[Tensor, ...] = ()
     """The latent predicted at each step, (C, h, w), where the order asked to keep them."""
 
@@ -110,8 +110,8 @@ class Drawing:
         self.report = report
         self._begun = begun
         self._numbers: dict[Ticket, int] = {}
-        self._admitted: dict[Ticket, float] = {}
-        self._stepped: dict[Ticket, float] = {}
+        self._sampling: dict[Ticket, float] = {}
+        self._step_began = 0.0
         self._x0: dict[Ticket, list[Tensor]] = {}
 
     def run(self) -> Engine:
@@ -127,6 +127,7 @@ class Drawing:
         self.display.begin(sum(job.plan.steps for job in jobs), len(jobs))
         self._numbers = {engine.submit(job.plan, job.recipe): index for index, job in enumerate(jobs)}
         while engine.busy:
+            self._step_began = time.perf_counter()
             events = engine.step()
             with interrupts_held():  # what is finished by now is saved whole, whoever presses Ctrl-C
                 for event in events:
@@ -139,7 +140,8 @@ class Drawing:
 
         match event:
             case Admitted():
-                self._admitted[event.ticket] = event.at
+                self._sampling[event.ticket] = 0.0
+                self._step_began = event.at  # encoding the text is not sampling
             case Progress():
                 self._progress(event)
             case Done():
@@ -151,7 +153,7 @@ class Drawing:
                 pass
 
     def _progress(self, event: Progress) -> None:
-        self._stepped[event.ticket] = event.at
+        self._sampling[event.ticket] += event.at - self._step_began
         if self.order.keep_steps:
             self._x0.setdefault(event.ticket, []).append(event.x0)
         self.display.step(self._numbers[event.ticket], event.preview())
@@ -162,7 +164,7 @@ class Drawing:
         saved = Saved(
             path=path,
             picture=picture,
-            sampling=self._stepped[ticket] - self._admitted[ticket],
+            sampling=self._sampling[ticket],
             x0=tuple(self._x0.pop(ticket, ())),
         )
         self.report.saved.append(saved)
