@@ -6,7 +6,7 @@ convolutions and linears with pre-packed weights and fused residuals and activat
 - `packed`     weights kept in oneDNN's blocked layout, packed again only where `load` changes them
 - `resample`   nearest upsampling folded into the convolution behind it (4 taps a pixel in place of 9)
 - `norm`       group normalisation for channels-last maps, where PyTorch's own is slow
-- `attention`  fused projections; scores as two batched products, for PyTorch's flash kernel is slow on short sequences
+- `attention`  fused projections, fused residuals; scores as two products, faster here than PyTorch's flash kernel
 - `context`    cross-attention keys and values, computed once per prompt, not once per step
 - `time`       the projections of a timestep, computed once per timestep, not once per picture
 - `unet`, `decoder`   the walk through the blocks

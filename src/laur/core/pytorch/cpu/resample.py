@@ -17,18 +17,17 @@ from torch.nn import functional
 
 from laur.core.pytorch.cpu.packed import PackedConv, Weights
 
-_PHASE_TAPS = (((0,), (1, 2)), ((0, 1), (2,)))
-"""For each phase of the output, the taps of the 3-filter that fall on the first and the second input pixel."""
-
 
 def _phases(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """(O, I, 3, 3) to (4 · O, I, 2, 2), phase (row, column) first."""
-    filters: list[Tensor] = []
-    for rows in _PHASE_TAPS:
-        for columns in _PHASE_TAPS:
-            taps = [weight[:, :, list(r)][..., list(c)].sum((2, 3)) for r in rows for c in columns]
-            filters.append(torch.stack(taps, -1).unflatten(-1, (2, 2)))
+    filters = [both for rows in _halves(weight, 2) for both in _halves(rows, 3)]
     return torch.cat(filters), None if bias is None else bias.repeat(4)
+
+
+def _halves(weight: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """A 3-filter as two 2-filters: even outputs see the pixel before once and their own twice, odd ones the reverse."""
+    a, b, c = weight.unbind(dim)
+    return torch.stack((a, b + c), dim), torch.stack((a + b, c), dim)
 
 
 def _patches(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
