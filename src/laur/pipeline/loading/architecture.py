@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import laur.models
 from laur.core.checkpoint import Family
 from laur.core.errors import CheckpointError
 from laur.utils.safetensors_header import Header
@@ -57,8 +58,6 @@ _FOREIGN: tuple[tuple[str, str], ...] = (
 
 def configs_folder(family: Family) -> Path:
     """The shipped configs of a family, in the layout of a diffusers folder."""
-    import laur.models
-
     return Path(laur.models.__file__).parent / "configs" / family.value
 
 

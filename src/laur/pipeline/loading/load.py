@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import laur.models
 from laur.core.checkpoint import Checkpoint, Family
 from laur.core.errors import AmbiguousError, CheckpointError
 from laur.pipeline.loading.detect import PREDICTIONS, SD2_NATIVE, Traits, detect
@@ -139,7 +140,9 @@ def _checkpoint(located: Located, source: Source, traits: Traits, prediction: st
         fields["native_size"] = SD2_NATIVE.get(prediction, traits.native_size)
         fields["unet_config"] = traits.unet_config | {"sample_size": fields["native_size"] // traits.downscale}
     if located.kind is Kind.EMBEDDED:
-        fields["defaults"] = dataclasses.replace(traits.defaults, adapters=(f"lcm-lora-{located.name}",))
+        own = f"lcm-lora-{located.name}"
+        adapters = (own,) if own in laur.models.adapter_names() else ()
+        fields["defaults"] = dataclasses.replace(traits.defaults, adapters=adapters)
     return Checkpoint(name=located.name, path=located.path, sha256=weights_sha256(source.files()), **fields)
 
 

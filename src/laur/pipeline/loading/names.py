@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+import laur.models
 from laur.core.errors import CheckpointError, NotFoundError
 from laur.core.places import home_folder
 from laur.utils.safetensors_header import PICKLES
 
-EMBEDDED = ("mini",)
 SUFFIX = ".safetensors"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _CONVERT_FILE = (
@@ -62,8 +62,8 @@ def user_folder() -> Path:
 
 def known() -> list[Known]:
     """Everything that `locate` takes by a bare name; nothing is opened for it."""
-    embedded = [Known(name, Kind.EMBEDDED) for name in EMBEDDED]
-    return embedded + [entry for name, entry in _user_models().items() if name not in EMBEDDED]
+    embedded = {name: Known(name, Kind.EMBEDDED) for name in laur.models.names()}
+    return list((embedded | _user_models() | embedded).values())
 
 
 def locate(name: str) -> Located:
@@ -73,10 +73,8 @@ def locate(name: str) -> Located:
         NotFoundError: nothing is called so; the message lists what is, the nearest first.
         CheckpointError: a pickle, or a hub id that cannot be fetched.
     """
-    if name in EMBEDDED:
-        from laur.models import checkpoint_folder
-
-        return Located(name, Kind.EMBEDDED, checkpoint_folder(name))
+    if name in laur.models.names():
+        return Located(name, Kind.EMBEDDED, laur.models.checkpoint_folder(name))
     own = _user_models()
     entry = own.get(name) or own.get(name.removesuffix(SUFFIX))
     if entry is not None and entry.path is not None:
