@@ -21,7 +21,7 @@ PROMPT = "red dragon, noto"
 CASES = [
     ("lcm", LCMScheduler, {"steps": 4, "guidance": 1.0}),
     ("lcm", LCMScheduler, {"steps": 2, "guidance": 1.6, "negative_prompt": "blue"}),
-    ("tcd", TCDScheduler, {"steps": 4, "guidance": 1.0}),
+    ("tcd", TCDScheduler, {"steps": 4, "guidance": 1.0, "eta": 0.3}),
     ("ddim", DDIMScheduler, {"steps": 6, "guidance": 4.0, "guidance_rescale": 0.7}),
     ("euler", EulerDiscreteScheduler, {"steps": 6, "guidance": 4.0}),
     ("dpm++2m", DPMSolverMultistepScheduler, {"steps": 6, "guidance": 4.0}),
@@ -46,7 +46,7 @@ def test_the_picture_equals_that_of_diffusers(
         reference.enable_lora()
     else:
         reference.disable_lora()
-    options = {key: value for key, value in fields.items() if key in {"negative_prompt", "guidance_rescale"}}
+    options = {key: value for key, value in fields.items() if key in {"negative_prompt", "guidance_rescale", "eta"}}
     theirs = reference(
         PROMPT,
         num_inference_steps=fields["steps"],
