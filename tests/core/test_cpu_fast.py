@@ -127,11 +127,11 @@ def _skip_shapes(model: UNet2DConditionModel, values: dict[str, Any]) -> list[to
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize(("dtype", "decibels"), [(torch.float32, 110.0), (torch.bfloat16, 50.0)])
+@pytest.mark.parametrize(("dtype", "decibels"), [(torch.float32, 110.0), (torch.bfloat16, 60.0)])
 def test_a_row_does_not_depend_on_its_batch(layout: str, dtype: torch.dtype, decibels: float):
     if not supported(dtype):
         pytest.skip("no bfloat16 here")
-    fast, values = accelerate(unet(layout), dtype), inputs(layout)
+    fast, values = accelerate(unet(layout), dtype), inputs(layout, size=(32, 32))
     together = fast(**values)
     for i in range(3):
         alone = fast(**row(values, i))
