@@ -42,16 +42,22 @@ def refused(path, layers, match: str, kind: type[AdapterError] = AdapterError) -
 
 
 BYTES = {
-    "empty": (b"", "has 0 bytes and holds nothing"),
+    "empty": (b"", "is empty"),
     "random": (bytes(range(7, 256)) * 9, "is not a .safetensors file"),
     "huge header": ((10**12).to_bytes(8, "little") + b"{}" * 20, "is not a .safetensors file"),
-    "zip pickle": (b"PK\x03\x04" + b"0" * 100, "is a pickle file, which can run code"),
-    "plain pickle": (pickle.dumps({"a": 1}, protocol=2), "is a pickle file, which can run code"),
-    "not JSON": ((20).to_bytes(8, "little") + b"{" + b"x" * 30, "is not a .safetensors file"),
+    "zip pickle": (b"PK\x03\x04" + b"0" * 100, "is a pickle under another name, which can run code"),
+    "plain pickle": (pickle.dumps({"a": 1}, protocol=2), "is a pickle under another name, which can run code"),
+    "not JSON": ((20).to_bytes(8, "little") + b"{" + b"x" * 30, "its header is not JSON"),
     "not tensors": ((12).to_bytes(8, "little") + b'{"a": "b"}  ', "does not describe tensors"),
-    "header cut": ((500).to_bytes(8, "little") + SAFE, "is truncated: 63 bytes, with a header of 500"),
-    "weights cut": (len(SAFE).to_bytes(8, "little") + SAFE + b"0" * 3, "is truncated: 66 bytes where 79 belong"),
-    "too long": (len(SAFE).to_bytes(8, "little") + SAFE + b"0" * 30, "is damaged: 93 bytes where 79 belong"),
+    "header cut": (
+        (500).to_bytes(8, "little") + SAFE,
+        "is truncated: it has 63 bytes and its header alone should have 500",
+    ),
+    "weights cut": (
+        len(SAFE).to_bytes(8, "little") + SAFE + b"0" * 3,
+        "is truncated: it has 66 bytes and should have 79",
+    ),
+    "too long": (len(SAFE).to_bytes(8, "little") + SAFE + b"0" * 30, "is damaged: it has 93 bytes and should have 79"),
     "LFS pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "is a Git LFS pointer"),
     "web page": (b"<!DOCTYPE html><html>404</html>", "is a web page"),
     "no weights": ((2).to_bytes(8, "little") + b"{}", "holds no weights"),
@@ -81,7 +87,7 @@ def test_a_truncated_lora_is_refused_at_any_length(tmp_path, layers, state):
     path = tmp_path / "cut.safetensors"
     for length in range(0, len(whole), len(whole) // 23):
         path.write_bytes(whole[:length])
-        refused(path, layers, "truncated|holds nothing|not a .safetensors")
+        refused(path, layers, "truncated|is empty|not a .safetensors")
 
 
 CHANGES = {

@@ -6,12 +6,12 @@ is fetched.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from laur.core.errors import AdapterError, NotFoundError
+from laur.core.places import home_folder
 from laur.optimize import ADAPTERS
 from laur.optimize.registry import hint
 from laur.optimize.safetensors_file import PICKLES
@@ -38,12 +38,7 @@ class Known:
 
 def user_folder() -> Path:
     """Where users put adapters to use them by name: $LAUR_HOME/adapters, or the same in the user's data folder."""
-    home = os.environ.get("LAUR_HOME")
-    if home:
-        return Path(home).expanduser() / "adapters"
-    from platformdirs import user_data_dir
-
-    return Path(user_data_dir("laur")) / "adapters"
+    return home_folder() / "adapters"
 
 
 def known() -> list[Known]:

@@ -21,7 +21,10 @@ PICKLES = frozenset({".ckpt", ".bin", ".pt", ".pth", ".pkl"})
 """Suffixes of pickle files, in which weights are stored beside code that runs when they are read."""
 
 _STARTS = (
-    ((b"PK\x03\x04", *(bytes([0x80, version]) for version in range(2, 6))), "is a pickle under another name"),
+    (
+        (b"PK\x03\x04", *(bytes([0x80, version]) for version in range(2, 6))),
+        "is a pickle under another name, which can run code when it is read; convert it to .safetensors",
+    ),
     ((b"version https://git-lfs",), "is a Git LFS pointer, not the file itself; fetch it with 'git lfs pull'"),
     ((b"<!DOCTYPE", b"<!doctype", b"<html"), "is a web page, not weights; download the file itself"),
     ((b"GGUF",), "is a GGUF file; give the .safetensors one"),
