@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from laur.core.errors import AdapterError, NotFoundError
 from laur.core.places import home_folder
+from laur.models import adapter_names
 from laur.optimize import ADAPTERS
 from laur.optimize.registry import hint
 from laur.optimize.safetensors_file import PICKLES
@@ -19,7 +20,6 @@ from laur.optimize.safetensors_file import PICKLES
 if TYPE_CHECKING:
     from laur.optimize.base import BaseAdapter
 
-EMBEDDED = ("lcm-lora-mini",)
 SUFFIX = ".safetensors"
 _IN_FOLDERS = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
 """What diffusers and PEFT call the file when they save an adapter as a folder."""
@@ -44,7 +44,7 @@ def user_folder() -> Path:
 def known() -> list[Known]:
     """Everything that `find` takes by name; nothing is read or imported for it."""
     found = [Known(name, "registered") for name in ADAPTERS.names()]
-    found += [Known(name, "embedded") for name in EMBEDDED]
+    found += [Known(name, "embedded") for name in adapter_names()]
     found += [Known(name, "user", path) for name, path in _user_files().items()]
     unique: dict[str, Known] = {}
     for entry in found:
@@ -63,7 +63,7 @@ def find(name_or_file: str) -> BaseAdapter:
 
 def file_of(name_or_file: str) -> Path:
     """The file behind a name or path, for `laur adapters path`. Errors as `find`."""
-    if name_or_file in EMBEDDED:
+    if name_or_file in adapter_names():
         from laur.models import adapter_file
 
         return adapter_file(name_or_file)
@@ -83,7 +83,7 @@ def file_of(name_or_file: str) -> Path:
 
 
 def _plain_name(name_or_file: str) -> str:
-    return name_or_file if name_or_file in EMBEDDED else Path(name_or_file).name.removesuffix(SUFFIX)
+    return name_or_file if name_or_file in adapter_names() else Path(name_or_file).name.removesuffix(SUFFIX)
 
 
 def _user_files() -> dict[str, Path]:
