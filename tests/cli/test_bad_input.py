@@ -78,6 +78,8 @@ def test_generate_refuses(laur, arguments, words) -> None:
         (["--model", "nobody/nothing"], ["nobody/nothing"]),
         (["--refiner", "nowhere", "--steps", "8"], ["nowhere"]),
         (["--size", "16384x16384"], ["memory", "16384x16384"]),
+        (["--clip-skip", "12"], ["clip skip is 12"]),
+        (["--sampler", "ddim", "--timesteps", "999,499"], ["ddim", "custom timesteps"]),
     ],
 )
 def test_generate_refuses_what_only_the_models_can_tell(laur, arguments, words) -> None:
@@ -136,3 +138,21 @@ def test_a_part_of_the_path_that_is_a_file(laur, tmp_path: Path) -> None:
 )
 def test_other_commands_refuse(laur, arguments, words) -> None:
     assert_refused(laur(*arguments), *words)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")])
+def test_out_of_memory_is_one_line(laur, monkeypatch, error) -> None:
+    def fail(order):
+        raise error
+
+    monkeypatch.setattr("laur.cli.draw.open_engine", fail)
+    assert_refused(laur("generate", PROMPT), "out of memory", "smaller size")
+
+
+def test_a_bug_keeps_its_trace(laur, monkeypatch) -> None:
+    def fail(order):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("laur.cli.draw.open_engine", fail)
+    with pytest.raises(RuntimeError, match="a bug"):
+        laur("generate", PROMPT)

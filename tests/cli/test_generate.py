@@ -175,3 +175,24 @@ def test_preview_without_a_terminal_says_so(laur) -> None:
     outcome = laur("generate", "a red fox", *SMALL, "--preview")
     assert outcome.code == 0
     assert "--preview needs a terminal" in outcome.err
+
+
+def test_a_picture_that_fails_is_said_once_and_named_among_several(laur) -> None:
+    from laur.optimize import ADAPTERS, BaseAdapter
+
+    class Poison(BaseAdapter):
+        def on_x0(self, step, total, x0):
+            return x0 * float("nan")
+
+    ADAPTERS.register("poison", Poison)
+    wish = ["a red fox", "--size", "64", "--steps", "2", "-a", "lcm-lora-mini", "-a", "poison"]
+    alone = laur("generate", *wish)
+    assert (alone.code, alone.out, len(alone.err.splitlines())) == (1, "", 1)
+    assert "NaN or infinity" in alone.err
+    both = laur("generate", *wish, "-n", 2, "--json")
+    assert (both.code, both.out) == (1, "")
+    assert [line.split(":")[0:3] for line in both.err.splitlines()[:2]] == [
+        ["laur", " warning", f" picture {number} failed"] for number in (1, 2)
+    ]
+    assert both.err.splitlines()[-1] == "laur: 2 of 2 pictures failed"
+    assert both.files == []

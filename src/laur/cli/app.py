@@ -100,9 +100,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except (typer.Abort, KeyboardInterrupt):
         return INTERRUPTED
-    except MemoryError:
-        complain("out of memory; use a smaller size or fewer pictures at once")
-        return 2
+    except (MemoryError, RuntimeError) as error:
+        return _out_of_memory(error)
     except OSError as error:
         return _system_error(error)
 
@@ -110,6 +109,15 @@ def run(arguments: Sequence[str] | None = None) -> int:
 def _where_to_look(error: typer.TyperException) -> str:
     context = getattr(error, "ctx", None)
     return f" (see: {context.command_path} --help)" if context is not None else ""
+
+
+def _out_of_memory(error: MemoryError | RuntimeError) -> int:
+    """torch has a class of its own on GPUs, and none on the CPU."""
+    text = str(error)
+    if not isinstance(error, MemoryError) and "out of memory" not in text and "allocate memory" not in text:
+        raise error
+    complain("out of memory; use a smaller size or fewer pictures, or close other programs")
+    return 2
 
 
 def _system_error(error: OSError) -> int:

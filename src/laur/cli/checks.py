@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
+import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -98,7 +100,16 @@ def _device_name(place: Placement) -> str:
 
         free, total = torch.cuda.mem_get_info(place.device)
         return f"{torch.cuda.get_device_name(place.device)}, {_gib(free)} of {_gib(total)} free"
-    return platform.processor() or platform.machine()
+    names = re.findall(r"^model name\s*: (.+)$", _cpuinfo(), re.MULTILINE)
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _cpuinfo() -> str:
+    """Linux alone says there what its processor is called."""
+    try:
+        return Path("/proc/cpuinfo").read_text("utf-8", "replace")
+    except OSError:
+        return ""
 
 
 def _processor() -> Check:
@@ -146,12 +157,21 @@ def _cache() -> Check:
 
 
 def _mini() -> Check:
-    """Expanded here if it was not, and read: configs, headers, content."""
-    from laur.pipeline.loading.load import load
+    """Expanded here if it was not, then read to the last byte."""
+    from laur.models import checkpoint_folder
+    from laur.models.manifest import Manifest
 
-    loaded = load("mini")
-    info, size = loaded.info, loaded.weights_bytes()
-    return Check("model mini", "ok", f"{info.path}, {size / 2**20:.0f} MiB, {info.autov2}")
+    folder = checkpoint_folder("mini")
+    manifest = Manifest.read(folder)
+    changed = [path for path, entry in manifest.files.items() if _sha256(folder / path) != entry.sha256]
+    if changed:
+        return Check("model mini", "fault", f"{', '.join(changed)} in {folder} is damaged", f"remove {folder}")
+    return Check("model mini", "ok", f"{folder}, {manifest.size / 2**20:.0f} MiB, intact")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _extras() -> Iterator[Check]:

@@ -64,8 +64,8 @@ class Report:
     warnings: list[str] = field(default_factory=list)
     sheets: list[dict[str, str]] = field(default_factory=list)
     """Further files: kind (grid, strip, attention) and path."""
-    failure: LaurError | None = None
-    """The first picture that could not be finished, where others could."""
+    failures: list[LaurError] = field(default_factory=list)
+    """Of pictures that could not be finished, where others could."""
 
 
 def open_engine(order: Order) -> Engine:
@@ -147,8 +147,9 @@ class Drawing:
             case Done():
                 self._save(event.ticket, event.picture)
             case Failed():
-                self.report.failure = self.report.failure or event.error
-                self.display.warn(f"picture {self._numbers[event.ticket] + 1} failed: {event.error}")
+                self.report.failures.append(event.error)
+                if self.order.count > 1:
+                    self.display.warn(f"picture {self._numbers[event.ticket] + 1} failed: {event.error}")
             case _:
                 pass
 

@@ -15,6 +15,7 @@ from laur.cli.draw import Drawing, Order, Report, Saved
 from laur.cli.options import Device, Dtype, parse_size, parse_timesteps
 from laur.cli.sheets import Sheets, make_sheets
 from laur.cli.wish import check_seeds, make_recipe, read_recipe
+from laur.core.errors import LaurError
 from laur.render.output import Destination
 
 EXAMPLES = """[bold]Examples[/]
@@ -125,8 +126,9 @@ def _draw(order: Order, sheets: Sheets, begun: float, *, as_json: bool, show: bo
         ) as screen:
             engine = Drawing(order, screen, report, begun).run()
             make_sheets(sheets, order, report, engine, screen)
-    except KeyboardInterrupt:
-        complain(f"stopped; {len(report.saved)} of {order.count} pictures finished")
+    except (KeyboardInterrupt, LaurError) as stop:
+        if isinstance(stop, KeyboardInterrupt):
+            complain(f"stopped; {len(report.saved)} of {order.count} pictures finished")
         if as_json and report.saved:
             typer.echo(_json(report, begun, interrupted=True))
         raise
@@ -134,8 +136,17 @@ def _draw(order: Order, sheets: Sheets, begun: float, *, as_json: bool, show: bo
         typer.echo(_json(report, begun))
     if show and order.count > 1:
         _inline(*report.saved)
-    if report.failure is not None:
-        raise report.failure
+    _raise_failures(report, order.count)
+
+
+def _raise_failures(report: Report, count: int) -> None:
+    """What went wrong with single pictures ends the command only now, after the others."""
+    if not report.failures:
+        return
+    if count == 1:
+        raise report.failures[0]
+    complain(f"{len(report.failures)} of {count} pictures failed")
+    raise typer.Exit(report.failures[0].exit_code)
 
 
 def _inline(*saved: Saved) -> None:

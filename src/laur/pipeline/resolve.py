@@ -210,6 +210,7 @@ def _stage(
         size_ids=_size_ids(recipe, checkpoint, negative=False),
         guidance_embedding=recipe.guidance - 1 if checkpoint.guidance_embedding else None,
     )
+    encoder.check(positive.text)
     rows = (positive,)
     if guided:
         zeros = checkpoint.zeros_for_empty_prompt and not recipe.negative_prompt
