@@ -1,0 +1,166 @@
+"""From a standard folder of `mini`'s format to the compact pack that ships in the wheel.
+
+Which weights are rounded, and to how many bits, is decided by what the pictures showed (benchmarks/pack_quality.py):
+
+- the network that draws, and adapters: 8 bits per output channel. The network is meant to have been stored so before
+  its adapters were distilled; then nothing changes (`exact` in the manifest says so);
+- the table of word embeddings: 11 bits per word;
+- the rest, kept exactly. A text encoder's layers pass errors on enlarged: 8 bits there change the picture.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from laur.core.checkpoint import Defaults
+from laur.models.codec import EXACT, encode
+from laur.models.expand import HEADER, SCALES, TABLE, write_expanded
+from laur.models.manifest import FILE, FORMAT, FileEntry, is_adapter, weights_sha256
+from laur.utils.files import atomic_folder
+from laur.utils.safetensors_header import read_header
+
+WORDS = 10_000
+"""Rows from which a matrix of a text encoder is taken for its table of word embeddings."""
+SMALL = 2_048
+"""Values below which a tensor is stored as it is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a folder does not say of itself."""
+
+    name: str
+    licence: str
+    native_size: int
+    defaults: Defaults = field(default_factory=Defaults)
+    unet_bits: int = 8
+    word_bits: int = 11
+    adapter_bits: int = 8
+
+    def bits(self, path: str, shape: tuple[int, ...]) -> int:
+        """For a tensor of that shape in that file of the expanded folder."""
+        if len(shape) < 2:
+            return EXACT
+        if is_adapter(path):
+            return self.adapter_bits
+        if path.startswith("unet/"):
+            return self.unet_bits
+        return self.word_bits if path.startswith("text_encoder") and shape[0] >= WORDS else EXACT
+
+
+def pack(folder: Path, target: Path, settings: Settings) -> dict[str, FileEntry]:
+    """Write the pack of `folder` to the folder `target`, replacing it; returns the manifest's files.
+
+    Raises ValueError if `folder` is no checkpoint in half precision with one weight file per part, and OSError.
+    """
+    sources = _files(folder, settings.name)
+    adapters = {Path(path).stem: path for path in sources if is_adapter(path)}
+    files: dict[str, FileEntry] = {}
+    with atomic_folder(target, replace=True) as temporary:
+        for path, source in sources.items():
+            packed = _packed_name(path)
+            (temporary / packed).parent.mkdir(parents=True, exist_ok=True)
+            files[path] = _pack_file(source, temporary / packed, path, packed, settings)
+        text = json.dumps(_manifest(settings, adapters, files), indent=2, ensure_ascii=False) + "\n"
+        (temporary / FILE).write_bytes(text.encode())
+    return files
+
+
+def _manifest(settings: Settings, adapters: Mapping[str, str], files: Mapping[str, FileEntry]) -> dict[str, Any]:
+    defaults = {name: getattr(settings.defaults, name) for name in Defaults.__dataclass_fields__}
+    entries = {
+        path: {"size": e.size, "sha256": e.sha256, "packed": e.packed, "exact": e.exact} for path, e in files.items()
+    }
+    return {
+        "format": FORMAT,
+        "name": settings.name,
+        "licence": settings.licence,
+        "native_size": settings.native_size,
+        "defaults": defaults | {"adapters": list(adapters)},
+        "sha256": weights_sha256(files),
+        "adapters": adapters,
+        "files": entries,
+    }
+
+
+def _files(folder: Path, name: str) -> dict[str, Path]:
+    """File in the expanded folder -> file of `folder`: the parts that the index names, and the adapters."""
+    try:
+        index: dict[str, Any] = json.loads((folder / "model_index.json").read_bytes())
+    except OSError:
+        raise ValueError(f"{folder} is no checkpoint: it has no model_index.json") from None
+    parts = [part for part, kind in index.items() if isinstance(kind, list) and kind[0] is not None]
+    found = {"model_index.json": folder / "model_index.json"}
+    for part in sorted(parts):
+        inside = sorted(path for path in (folder / part).iterdir() if path.is_file())
+        if len(_weights(inside)) > 1:
+            raise ValueError(f"{folder / part} has more than one .safetensors file; leave the one in half precision")
+        found |= {path.relative_to(folder).as_posix(): path for path in inside}
+    for path in _weights(sorted((folder / "adapters").glob("*"))):
+        found[f"adapters/{path.stem.replace('_', '-')}-{name}.safetensors"] = path
+    return found
+
+
+def _weights(paths: Iterable[Path]) -> list[Path]:
+    return [path for path in paths if path.suffix == ".safetensors"]
+
+
+def _packed_name(path: str) -> str:
+    """Weights lie side by side, so that nobody takes the pack for a folder to load; the rest lies where it was."""
+    if not path.endswith(".safetensors"):
+        return path
+    part, file = path.split("/")
+    return file if is_adapter(path) else f"{part}.safetensors"
+
+
+def _pack_file(source: Path, target: Path, path: str, packed: str, settings: Settings) -> FileEntry:
+    if source.suffix != ".safetensors":
+        data = source.read_bytes()
+        target.write_bytes(data)
+        return FileEntry(len(data), hashlib.sha256(data).hexdigest(), packed)
+    weights = load_file(source)
+    header = dict(read_header(source).metadata) or {"format": "pt"}
+    _save(weights, header, target, lambda shape: settings.bits(path, shape))
+    expanded = target.with_name(target.name + ".expanded")
+    try:
+        with expanded.open("xb") as file, ThreadPoolExecutor(2) as pool:
+            digest = write_expanded(target, file, pool)
+        return FileEntry(expanded.stat().st_size, digest, packed, exact=_equal(weights, load_file(expanded)))
+    finally:
+        expanded.unlink(missing_ok=True)
+
+
+def _save(
+    weights: Mapping[str, NDArray[Any]],
+    header: Mapping[str, str],
+    target: Path,
+    bits_of: Callable[[tuple[int, ...]], int],
+) -> None:
+    tensors: dict[str, NDArray[Any]] = {}
+    table: dict[str, Any] = {}
+    for name, values in weights.items():
+        if values.dtype.kind == "f" and values.itemsize > 2:
+            raise ValueError(f"{name} is stored in {values.dtype}; save the model in half precision (float16) first")
+        if values.dtype != np.float16 or values.size < SMALL:
+            tensors[name] = values
+            continue
+        layout, data, scales = encode(values, bits_of(values.shape))
+        tensors[name] = np.frombuffer(data, np.uint8)
+        table[name] = [layout.bits, list(layout.shape), list(layout.planes)]
+        if scales is not None:
+            tensors[name + SCALES] = scales
+    save_file(tensors, target, {TABLE: json.dumps(table, separators=(",", ":")), HEADER: json.dumps(dict(header))})
+
+
+def _equal(left: Mapping[str, NDArray[Any]], right: Mapping[str, NDArray[Any]]) -> bool:
+    return left.keys() == right.keys() and all(left[n].tobytes() == right[n].tobytes() for n in left)
