@@ -1,4 +1,4 @@
-"""One run at Stable Diffusion 1.5's full size, with random weights: what holds for small models holds for large ones."""
+"""One run at Stable Diffusion 1.5's full size, random weights: what holds for small models holds for large ones."""
 
 from pathlib import Path
 

@@ -56,6 +56,7 @@ class Library:
         self._adapters: dict[str, BaseAdapter] = {}
         self._denoisers: OrderedDict[Hashable, TorchDenoiser] = OrderedDict()
         self._layers: dict[str, dict[str, LayerShape]] = {}
+        self._fitting: set[tuple[str, str]] = set()
         self._touching: dict[tuple[str, Uses], Uses] = {}
         self._encoders: OrderedDict[Hashable, TextEncoder] = OrderedDict()
         self._decoders: dict[str, TorchDecoder] = {}
@@ -111,6 +112,12 @@ class Library:
                 layers |= layer_shapes(part.model, part.name)
             self._layers[sha256] = layers
         return self._layers[sha256]
+
+    def require_fit(self, sha256: str, adapter: BaseAdapter) -> None:
+        """Raise MismatchError where the adapter was made for another architecture; looked at once for each pair."""
+        if (sha256, adapter.sha256) not in self._fitting:
+            adapter.check(self.layers(sha256))
+            self._fitting.add((sha256, adapter.sha256))
 
     def encoder(self, sha256: str, uses: Uses) -> TextEncoder:
         """The checkpoint's text encoder, with what the adapters change in it."""

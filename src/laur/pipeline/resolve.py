@@ -84,7 +84,7 @@ def _adapters(recipe: Recipe, checkpoint: Checkpoint, library: Library) -> list[
         own = [AdapterRef(name=name) for name in checkpoint.defaults.adapters]
         found = [(ref, library.adapter(ref.name)) for ref in own] + found
     for _, adapter in found:
-        adapter.check(library.layers(checkpoint.sha256))
+        library.require_fit(checkpoint.sha256, adapter)
     return [(AdapterRef(name=ref.name, weight=ref.weight, sha256=adapter.sha256), adapter) for ref, adapter in found]
 
 
