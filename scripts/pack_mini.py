@@ -27,6 +27,7 @@ def main() -> None:
         native_size=_native_size(arguments.folder),
         defaults=Defaults(steps=arguments.steps, guidance=arguments.guidance),
         unet_bits=arguments.unet_bits,
+        vae_bits=arguments.vae_bits,
         word_bits=arguments.word_bits,
         adapter_bits=arguments.adapter_bits,
     )
@@ -56,7 +57,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=30, help="recommended without a distilled adapter")
     parser.add_argument("--guidance", type=float, default=4.0, help="the same")
     parser.add_argument("--unet-bits", type=int, default=8)
-    parser.add_argument("--word-bits", type=int, default=11)
+    parser.add_argument("--vae-bits", type=int, default=10)
+    parser.add_argument("--word-bits", type=int, default=13)
     parser.add_argument("--adapter-bits", type=int, default=8)
     return parser.parse_args()
 

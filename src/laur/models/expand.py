@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import os
-import shutil
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,8 +23,10 @@ TABLE = "laur_pack"
 """Key in the header of a packed file: JSON of {tensor: [bits, shape, planes]}."""
 HEADER = "header"
 """Key in the header of a packed file: JSON of the metadata that the expanded file gets."""
-SCALES = ".scales"
-"""What is appended to a tensor's name to name its scales."""
+TOPS = ".tops"
+"""What is appended to a tensor's name to name the largest magnitudes of its rows."""
+DEFLATED = ".z"
+"""Suffix of packed files that are no weights, where deflating them pays."""
 
 _DTYPES = {"float16": "F16", "float32": "F32", "int64": "I64", "int32": "I32", "uint8": "U8", "bool": "BOOL"}
 _WORKERS = min(4, os.cpu_count() or 1)
@@ -47,11 +49,22 @@ def expand(pack: Path, folder: Path) -> None:
                 with target.open("xb") as file:
                     digest = write_expanded(source, file, pool)
             else:
-                shutil.copyfile(source, target)
-                digest = hashlib.sha256(target.read_bytes()).hexdigest()
+                data = _plain(source)
+                target.write_bytes(data)
+                digest = hashlib.sha256(data).hexdigest()
             if digest != entry.sha256:
                 raise ValueError(f"{entry.packed} is damaged")
     (folder / FILE).write_bytes(manifest.raw)
+
+
+def _plain(packed: Path) -> bytes:
+    data = packed.read_bytes()
+    if packed.suffix != DEFLATED:
+        return data
+    try:
+        return zlib.decompress(data)
+    except zlib.error:
+        raise ValueError(f"{packed.name} is damaged") from None
 
 
 def write_expanded(packed: Path, target: BinaryIO, pool: ThreadPoolExecutor) -> str:
@@ -72,15 +85,15 @@ def _expanded(packed: Path, pool: ThreadPoolExecutor) -> Iterator[memoryview | b
         metadata: dict[str, str] = file.metadata() or {}
         table: dict[str, Any] = json.loads(metadata.get(TABLE, "{}"))
         stored = set(file.keys())
-        names = sorted(stored - {name + SCALES for name in table})
+        names = sorted(stored - {name + TOPS for name in table})
 
         def restore(name: str) -> Callable[[], NDArray[Any]]:
             array = file.get_tensor(name)
             if name not in table:
                 return lambda: array
             bits, shape, planes = table[name]
-            scales = file.get_tensor(name + SCALES) if name + SCALES in stored else None
-            return lambda: decode(Layout(bits, tuple(shape), tuple(planes)), array.tobytes(), scales)
+            tops = file.get_tensor(name + TOPS) if name + TOPS in stored else None
+            return lambda: decode(Layout(bits, tuple(shape), tuple(planes)), array.tobytes(), tops)
 
         plain = {name: file.get_tensor(name) for name in names if name not in table}
         kinds = {n: _Kind("F16", table[n][1], 2) if n in table else _Kind.of(plain[n]) for n in names}
