@@ -162,3 +162,30 @@ def test_an_x0_hook_changes_its_own_picture_alone(engine32: Engine, monkeypatch:
     assert psnr(changed, pixels(engine32, [recipe()])[0]) < 40
     nothing = recipe(adapters=[AdapterRef(name="lcm-lora-mini"), AdapterRef(name="darken", weight=0.0)])
     assert psnr(pixels(engine32, [nothing])[0], pixels(engine32, [recipe()])[0]) >= 80
+
+
+def test_replacing_within_a_stream_ends_with_the_replacement(engine32: Engine) -> None:
+    fresh = engine32.resolve(recipe("a castle", seed=3, steps=1))
+    events: list[Event] = []
+    for event in engine32.stream([recipe(steps=4), recipe(seed=8)]):
+        if isinstance(event, Progress) and event.ticket.number == events[0].ticket.number and event.step == 1:
+            engine32.replace(event.ticket, fresh.plan, fresh.recipe)
+        events.append(event)
+        assert len(events) < 50, "the stream waits for a ticket that is gone"
+    done = {event.ticket.number: event.picture.recipe.prompt for event in events if isinstance(event, Done)}
+    assert done == {events[0].ticket.number: "a castle", events[1].ticket.number: recipe().prompt}
+
+
+def test_running_leaves_other_tickets_alone(engine32: Engine) -> None:
+    other = engine32.resolve(recipe(seed=9, steps=4))
+    ticket = engine32.submit(other.plan, other.recipe)
+    assert len(engine32.run([recipe()])) == 1
+    events: list[Event] = []
+    while engine32.busy:
+        events += engine32.step()
+    assert [event.ticket for event in events if isinstance(event, Done)] == [ticket]
+
+
+def test_events_print_in_a_line(engine32: Engine) -> None:
+    for event in engine32.stream([recipe()]):
+        assert len(repr(event)) < 200

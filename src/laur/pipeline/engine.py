@@ -219,29 +219,29 @@ class Engine:
         Errors of a single recipe come as `Failed`; a recipe that cannot be planned raises at once, before any drawing.
         """
         jobs = [recipe if isinstance(recipe, Resolved) else self.resolve(recipe) for recipe in recipes]
-        open_tickets = {self.submit(job.plan, job.recipe) for job in jobs}
+        going = {self.submit(job.plan, job.recipe).number for job in jobs}  # a replaced ticket keeps its number
         try:
-            while open_tickets:
+            while going:
                 for event in self.step():
-                    if event.ticket in open_tickets and isinstance(event, END):
-                        open_tickets.discard(event.ticket)
+                    if isinstance(event, END):
+                        going.discard(event.ticket.number)
                     yield event
         finally:
-            self._queue = [ticket for ticket in self._queue if ticket not in open_tickets]
-            for ticket in open_tickets:
-                self._active.pop(ticket, None)
+            self._queue = [ticket for ticket in self._queue if ticket.number not in going]
+            for ticket in [ticket for ticket in self._active if ticket.number in going]:
+                del self._active[ticket]
 
     def pictures(self, recipes: Iterable[Recipe | Resolved]) -> list[Picture]:
         """Draw recipes together; pictures with their recipes, in order. The first failure raises."""
         jobs = [recipe if isinstance(recipe, Resolved) else self.resolve(recipe) for recipe in recipes]
-        first = self._numbers + 1
+        own = range(self._numbers + 1, self._numbers + 1 + len(jobs))  # others may be under way in this engine
         done: dict[int, Picture] = {}
         for event in self.stream(jobs):
-            if isinstance(event, Failed):
+            if isinstance(event, Failed) and event.ticket.number in own:
                 raise event.error
             if isinstance(event, Done):
-                done[event.ticket.number - first] = event.picture
-        return [done[index] for index in range(len(jobs))]
+                done[event.ticket.number] = event.picture
+        return [done[number] for number in own]
 
     def run(self, recipes: Iterable[Recipe | Resolved]) -> list[Image]:
         """Draw recipes together; PIL images, in order. The first failure raises."""

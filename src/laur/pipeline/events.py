@@ -23,8 +23,8 @@ class Ticket:
 
     number: int
     """Counts up from 1 in each Engine."""
-    plan: Plan
-    recipe: Recipe
+    plan: Plan = field(repr=False)
+    recipe: Recipe = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

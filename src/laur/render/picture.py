@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import reprlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +34,11 @@ class Picture:
     def __post_init__(self) -> None:
         if self.pixels.dtype != np.uint8 or self.pixels.ndim != 3 or self.pixels.shape[2] != 3:
             raise ValueError(f"pixels must be (H, W, 3) uint8, not {self.pixels.shape} {self.pixels.dtype}")
+
+    def __repr__(self) -> str:
+        """One line: without pixels, and without the hashes that its recipe holds."""
+        height, width = self.pixels.shape[:2]
+        return f"Picture({width}x{height}, prompt={reprlib.repr(self.recipe.prompt)}, seed={self.recipe.seed})"
 
     @property
     def image(self) -> Image.Image:
