@@ -102,3 +102,9 @@ def test_memory_is_estimated_before_it_is_taken(engine32: Engine, monkeypatch: p
     engine32.resolve(Recipe(prompt="a fox"))
     with pytest.raises(ResourceError, match="4096x4096 needs about"):
         engine32.resolve(Recipe(prompt="a fox", width=4096, height=4096))
+
+
+def test_a_hash_alone_pins_the_weights_and_leaves_the_rest_open(engine32: Engine) -> None:
+    plain = engine32.resolve(Recipe(prompt="a fox", seed=1)).recipe
+    pinned = engine32.resolve(Recipe(prompt="a fox", seed=1, checkpoint_sha256=plain.checkpoint_sha256)).recipe
+    assert pinned == plain

@@ -71,7 +71,8 @@ def _same_content(what: str, name: str, recorded: str | None, found: str) -> Non
 
 def _adapters(recipe: Recipe, checkpoint: Checkpoint, library: Library) -> list[tuple[AdapterRef, BaseAdapter]]:
     """The recipe's adapters with their content, the checkpoint's own acceleration among them where it is wanted."""
-    recorded = recipe.checkpoint_sha256 is not None
+    # a filled recipe has both; the hash alone only says which weights are meant
+    recorded = recipe.checkpoint_sha256 is not None and recipe.adapters is not None
     refs = list(recipe.adapters or ())
     if recipe.style is not None and not recorded:
         refs.append(AdapterRef(name=recipe.style))

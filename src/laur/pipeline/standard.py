@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from laur.core.errors import RecipeError
 from laur.core.recipe import Recipe
 from laur.pipeline.engine import Engine
 from laur.pipeline.resolve import Resolved
@@ -75,6 +76,8 @@ class StandardPipeline:
         self, prompt: str | Sequence[str], *, n: int = 1, seed: int | None = None, **fields: Any
     ) -> list[Resolved]:
         """The resolved recipes of a call: n for each prompt, picture i with seed + i."""
+        if n < 1:
+            raise RecipeError(f"n is {n}; it must be at least 1")
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         fields = {"checkpoint": self.checkpoint, "style": self.style, **fields}
         jobs: list[Resolved] = []
