@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 PROMPT = "a red fox"
 
@@ -104,6 +106,24 @@ def test_weights_that_are_none(laur, tmp_path: Path, option, name) -> None:
     outcome = laur("generate", PROMPT, option, name)
     assert_refused(outcome, name, *(["safetensors"] if name.startswith("old") else []))
     assert outcome.files == [name]
+
+
+def test_an_adapter_for_another_architecture_names_the_mismatch(laur, tmp_path: Path) -> None:
+    layer = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"
+    factors = {f"{layer}.lora_A.weight": torch.zeros(4, 768), f"{layer}.lora_B.weight": torch.zeros(640, 4)}
+    save_file(factors, tmp_path / "sd15.safetensors")
+    outcome = laur("generate", PROMPT, "--adapter", "sd15.safetensors")
+    assert_refused(outcome, "sd15.safetensors", "SD 1.x")
+    assert outcome.files == ["sd15.safetensors"]
+
+
+@pytest.mark.parametrize("option", ["--model", "--adapter"])
+def test_a_download_that_was_cut_short(laur, tmp_path: Path, option) -> None:
+    from laur.models import adapter_file
+
+    whole = adapter_file("lcm-lora-mini").read_bytes()
+    (tmp_path / "half.safetensors").write_bytes(whole[: len(whole) // 2])
+    assert_refused(laur("generate", PROMPT, option, "half.safetensors"), "half.safetensors", "truncated")
 
 
 @pytest.mark.parametrize("content", ["[]", "{", '{"steps": 4}', '{"prompt": 7}', '{"prompt": "x", "stepps": 4}', "\0"])

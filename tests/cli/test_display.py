@@ -32,7 +32,7 @@ def screen(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
 
 def test_plain_lines(capsys) -> None:
     with Display() as plain:
-        plain.loading("mini")
+        plain.busy("loading mini")
         plain.begin(steps=4, pictures=1)
         for _ in range(4):
             plain.step(0, None)
@@ -62,7 +62,7 @@ def test_a_bar_on_a_terminal_leaves_lines_and_nothing_else(screen, capsys) -> No
 
     bar = TerminalDisplay(preview=preview)
     with bar:
-        bar.loading("mini")
+        bar.busy("loading mini")
         bar.begin(steps=4, pictures=2)
         for _ in range(2):
             for picture in range(2):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from laur.cli.console import console, say
+from laur.cli.display import display
 from laur.cli.options import AsJson, Device, Dtype, between, parse_size, whole
 
 if TYPE_CHECKING:
@@ -40,7 +41,9 @@ def bench(
     recipe = Recipe(prompt="a red apple, fluent 3d", seed=7, steps=steps, checkpoint=model, width=width, height=height)
     from laur.cli.timing import measure
 
-    timings = measure(recipe, batch=batch, repeats=repeats, device=device, dtype=dtype, begun=begun)
+    with display(paths=False) as screen:
+        screen.busy("measuring")
+        timings = measure(recipe, batch=batch, repeats=repeats, device=device, dtype=dtype, begun=begun)
     if as_json:
         typer.echo(json.dumps(timings.to_json()))
     else:

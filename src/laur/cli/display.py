@@ -47,8 +47,8 @@ class Display:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def loading(self, what: str) -> None:
-        """The model is being read."""
+    def busy(self, what: str) -> None:
+        """Something takes its time: loading a model, say."""
         del what
 
     def begin(self, steps: int, pictures: int) -> None:
@@ -129,9 +129,9 @@ class TerminalDisplay(Display):
             redirect_stderr=False,
         )
 
-    def loading(self, what: str) -> None:
+    def busy(self, what: str) -> None:
         """A pulsing bar until the number of steps is known."""
-        self._bar.update(self._task, description=f"loading {what}")
+        self._bar.update(self._task, description=what)
         self._live.start()
 
     def begin(self, steps: int, pictures: int) -> None:

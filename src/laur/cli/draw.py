@@ -117,7 +117,7 @@ class Drawing:
     def run(self) -> Engine:
         """Draw and save everything. Raises LaurError before anything is drawn, or if a file cannot be written."""
         order = self.order
-        self.display.loading(order.recipe.checkpoint)
+        self.display.busy(f"loading {order.recipe.checkpoint}")
         engine = open_engine(order)
         jobs = plan(engine, order.recipe, order.count)
         for text in dict.fromkeys(text for job in jobs for text in job.warnings):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from laur.cli.console import one_line, say, warn
+from laur.cli.display import display
 from laur.cli.generate_options import Variant
 from laur.cli.options import FLAG, AsJson, Device, Dtype
 
@@ -69,9 +70,11 @@ def reproduce(
     if destination is not None:
         destination.check()
     found = read(file)
-    made = remake(
-        found, model=model, adapters=adapter or [], variant=variant, device=device, dtype=dtype, anyway=anyway
-    )
+    with display(paths=False) as screen:
+        screen.busy("drawing it again")
+        made = remake(
+            found, model=model, adapters=adapter or [], variant=variant, device=device, dtype=dtype, anyway=anyway
+        )
     path = destination.save(made.picture) if destination is not None else None
     verdict = judge(found, made.picture.pixels)
     for note in made.notes:
