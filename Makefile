@@ -7,7 +7,7 @@ READY := .venv/.ready-$(shell cat pyproject.toml constraints.txt 2>/dev/null | s
 .PHONY: demo test check bench format setup clean
 
 demo: setup
-	$(BIN)/laur generate "a red apple, fluent 3d" --seed 7 --out out/demo.png
+	$(BIN)/laur generate "red heart, fluent 3d" --seed 7 --out out/demo.png
 
 test: setup
 	$(BIN)/python -m pytest

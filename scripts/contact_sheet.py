@@ -14,13 +14,14 @@ from laur.pipeline.engine import Engine
 from laur.utils.sheet import SheetStyle, contact_sheet
 
 PROMPTS = [
-    "red apple, fluent 3d",
-    "castle, fluent gradient",
-    "birthday cake, plump",
-    "mushroom, noto",
-    "blue rocket, game silhouette",
-    "green tree, emojione",
+    ("red heart, fluent 3d", 7),
+    ("smiling face, noto", 4),
+    ("house, twemoji", 6),
+    ("wine bottle, plump", 1),
+    ("birthday cake, fluent gradient", 5),
+    ("castle, fluent gradient", 7),
 ]
+"""What v0 draws recognisably, with seeds chosen for it; a random seed is recognisable less often."""
 COLUMNS: list[tuple[str, dict[str, Any]]] = [
     ("1 step", {"steps": 1}),
     ("2 steps", {"steps": 2}),
@@ -30,15 +31,15 @@ COLUMNS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def main(out: Path, checkpoint: str = "mini", seed: int = 7) -> None:
+def main(out: Path, checkpoint: str = "mini") -> None:
     """Draw all thirty pictures in one continuous batch."""
     engine = Engine(checkpoint)
-    recipes = [Recipe(prompt=text, seed=seed, **fields) for text in PROMPTS for _, fields in COLUMNS]
+    recipes = [Recipe(prompt=text, seed=seed, **fields) for text, seed in PROMPTS for _, fields in COLUMNS]
     images = engine.run(recipes)
     rows = [images[start : start + len(COLUMNS)] for start in range(0, len(images), len(COLUMNS))]
     sheet = contact_sheet(
         rows,
-        row_labels=PROMPTS,
+        row_labels=[f"{text} (seed {seed})" for text, seed in PROMPTS],
         column_labels=[label for label, _ in COLUMNS],
         style=SheetStyle(cell=(176, 176)),
     )
