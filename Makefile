@@ -24,7 +24,7 @@ format: setup
 
 bench: setup
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[bench]'
-	$(BIN)/python benchmarks/generate.py
+	for name in generate unet_step cold_start sd15_size; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 setup: $(READY)
 
