@@ -72,8 +72,15 @@ def test_unknown_names_and_files(tmp_path, home):
         find("lcm-lora-mni")
     with pytest.raises(NotFoundError, match=r"known are .*lcm-lora-mini.* oil"):
         find("xyzzy")
-    for missing in ("gone.safetensors", "folder/gone", "/nowhere/gone.ckpt", "someone/some-lora"):
-        with pytest.raises(NotFoundError, match=f"there is no adapter file {missing}"):
+    for missing in (
+        "gone.safetensors",
+        "folder/gone",
+        "/nowhere/gone.ckpt",
+        "someone/some-lora",
+        "~nobody-here/a",
+        "x" * 4000,
+    ):
+        with pytest.raises(NotFoundError, match=f"there is no adapter file {missing[:150]}"):
             find(missing)
     (tmp_path / "work" / "xyzzy").mkdir()  # a folder that happens to have the name
     with pytest.raises(NotFoundError, match="no adapter is called 'xyzzy'"):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from laur.core.denoiser import Row
+from laur.core.errors import AdapterError
 from laur.optimize import BaseAdapter
 from laur.optimize.hooks import hooked_rows, hooked_x0, overrides
 
@@ -79,3 +80,68 @@ def test_the_hash_follows_content():
     named = Brighter()
     named.name = "registered"
     assert named.sha256 == Brighter().sha256, "what it is called is not what it does"
+
+
+class Holding(BaseAdapter):
+    def __init__(self, value):
+        self.value = value
+        self._later = None
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ((1.0, 0.0), (0.0, 1.0)),
+        ({"a": 1}, {"a": 2}),
+        (torch.zeros(3), torch.ones(3)),
+        (torch.zeros(3, dtype=torch.bfloat16), torch.zeros(3, dtype=torch.float16)),
+        (torch.zeros(3).numpy(), torch.ones(3).numpy()),
+        (None, 0),
+    ],
+)
+def test_the_hash_follows_whatever_an_instance_holds(one, other):
+    assert Holding(one).sha256 == Holding(one).sha256
+    assert Holding(one).sha256 != Holding(other).sha256
+
+
+def test_what_is_filled_in_later_does_not_change_the_hash():
+    adapter = Holding(1)
+    before = adapter.sha256
+    adapter._later = object()
+    assert adapter.sha256 == before
+    with pytest.raises(AdapterError, match=r"Holding\.value is a object"):
+        _ = Holding(object()).sha256
+
+
+def test_a_class_without_source_is_known_by_its_code():
+    """As in a notebook, where a cell that is run again defines the class anew under its old name."""
+    source = "class Typed(BaseAdapter):\n    def on_x0(self, step, total, x0):\n        return x0 * {}"
+
+    def typed(factor):
+        space = {"BaseAdapter": BaseAdapter, "__name__": "__main__"}
+        exec(source.format(factor), space)
+        return space["Typed"]()
+
+    assert typed(0.5).sha256 == typed(0.5).sha256
+    assert typed(0.5).sha256 != typed(0.9).sha256
+
+
+def test_the_hash_follows_the_parent_class_too():
+    def child(parent):
+        return type("Child", (parent,), {"__module__": "__main__"})()
+
+    assert child(Brighter).sha256 != child(Conditioned).sha256
+
+
+@pytest.mark.parametrize("hook", ["on_x0", "rows", "tokens", "residuals"])
+def test_a_hook_that_raises_is_named_in_one_line(hook):
+    def fail(self, *args):
+        raise ValueError("no\nsuch thing")
+
+    adapter = type("Broken", (BaseAdapter,), {hook: fail})()
+    with pytest.raises(
+        AdapterError, match=rf"adapter 'Broken' failed in .*{hook}.*: ValueError: no such thing"
+    ) as info:
+        hooked_x0([(adapter, 1.0)], 1, 4, torch.zeros(4, 2, 2))
+        hooked_rows([(adapter, 1.0)], [row()])
+    assert "\n" not in str(info.value)

@@ -291,3 +291,34 @@ def test_pefts_layout_needs_its_settings(tmp_path, layers, unet):
     refused(path, layers, "needs its adapter_config.json beside it")
     (tmp_path / "adapter_config.json").write_text(json.dumps({"lora_alpha": 8, "r": 4}))
     assert {delta.scale for delta in LoraFile(path).deltas(layers).values()} == {8 / 4, 8 / 5, 8 / 6}
+
+
+@pytest.mark.parametrize("settings", [b"\xff\xfe", b"[]", b'{"lora_alpha": 4, "alpha_pattern": ["to_k"]}'])
+def test_damaged_settings_beside_the_file(settings, tmp_path, layers, unet):
+    path = in_pefts_layout(tmp_path, unet, settings)
+    with pytest.raises(AdapterError, match=r"as a JSON object|the alpha of .* is no finite number"):
+        LoraFile(path).deltas(layers)
+
+
+def test_an_open_adapter_keeps_its_hash_and_its_settings(tmp_path, layers, unet):
+    path = in_pefts_layout(tmp_path, unet, b'{"lora_alpha": 8}')
+    adapter = LoraFile(path)
+    before = adapter.sha256
+    (tmp_path / "adapter_config.json").write_text('{"lora_alpha": 16}')
+    assert adapter.sha256 == before, "what it draws with has not changed"
+    assert LoraFile(path).sha256 != before
+
+
+def test_a_file_that_is_gone_has_no_autov3(tmp_path, state):
+    path = write(tmp_path / "a.safetensors", state)
+    adapter, other = LoraFile(path), LoraFile(path)
+    assert adapter.autov3
+    path.unlink()
+    assert other.autov3 is None
+
+
+def in_pefts_layout(folder, unet, settings):
+    state = in_diffusers(factors(unet, "unet", only="attn2"))
+    (folder / "adapter_config.json").write_bytes(settings)
+    named = {f"base_model.model.{key.removeprefix('unet.')}": value for key, value in state.items()}
+    return write(folder / "adapter_model.safetensors", named)

@@ -42,21 +42,14 @@ class BaseAdapter(ABC):  # noqa: B024 - every hook has a default that does nothi
 
     @property
     def sha256(self) -> str:
-        """Content hash; a Recipe records it. Here: of the class's source and the instance's plain attributes.
+        """Content hash; a Recipe records it. Here: of the class's code and the instance's attributes.
 
-        Override it where the adapter's content lies elsewhere, such as in a file.
+        Override it where the adapter's content lies elsewhere, such as in a file, or where an attribute is neither a
+        plain value, a tensor, nor a container of these: for those AdapterError is raised.
         """
-        import hashlib
-        import inspect
+        from laur.optimize.content import content_sha256
 
-        kind = type(self)
-        try:
-            source = inspect.getsource(kind)
-        except (OSError, TypeError):  # typed into a bare interpreter
-            source = kind.__module__
-        state = {key: value for key, value in sorted(vars(self).items()) if key != "name"}
-        plain = {key: value for key, value in state.items() if isinstance(value, str | int | float)}
-        return hashlib.sha256(f"{kind.__qualname__}\n{source}\n{plain}".encode()).hexdigest()
+        return content_sha256(self, base=BaseAdapter, leave_out="name")
 
     def check(self, layers: Mapping[str, LayerShape]) -> None:
         """Raise MismatchError if the adapter was made for another model. Quick: reads no weights."""

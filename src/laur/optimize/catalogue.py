@@ -71,7 +71,7 @@ def file_of(name_or_file: str) -> Path:
         return own
     if name_or_file in ADAPTERS:
         raise NotFoundError(f"adapter {name_or_file!r} is code, not a file; it has no path")
-    path = Path(name_or_file).expanduser()
+    path = _path(name_or_file)
     if path.is_dir() and (len(path.parts) > 1 or _first_in(path)):
         return _in_folder(path)
     if path.is_file():
@@ -80,6 +80,19 @@ def file_of(name_or_file: str) -> Path:
         raise NotFoundError(f"there is no adapter file {name_or_file}; check the path")
     names = [entry.name for entry in known()]
     raise NotFoundError(f"no adapter is called {name_or_file!r}{hint(name_or_file, names)}; or give a {SUFFIX} file")
+
+
+def _path(name_or_file: str) -> Path:
+    """Raises NotFoundError for what can be no path at all: too long a name, an unknown ~user."""
+    try:
+        path = Path(name_or_file).expanduser()
+        path.is_dir()
+    except PermissionError:
+        raise AdapterError(f"{name_or_file} cannot be read: permission denied") from None
+    except (OSError, RuntimeError):
+        short = name_or_file if len(name_or_file) <= 200 else name_or_file[:197] + "..."
+        raise NotFoundError(f"there is no adapter file {short}; check the path") from None
+    return path
 
 
 def _plain_name(name_or_file: str) -> str:

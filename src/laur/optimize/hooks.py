@@ -6,9 +6,11 @@ An adapter's weight scales what its hook changes: 0 is nothing, 1 is the hook as
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from laur.core.errors import AdapterError, LaurError
 from laur.optimize.base import BaseAdapter
 
 if TYPE_CHECKING:
@@ -28,7 +30,8 @@ def hooked_x0(adapters: Iterable[Weighted], step: int, total: int, x0: Tensor) -
     """x0 + Σ weight · (hook(x0) - x0), one adapter after the other; `step` is 1 … `total`."""
     for adapter, weight in adapters:
         if weight and overrides(adapter, "on_x0"):
-            changed = adapter.on_x0(step, total, x0)
+            with _named(adapter, "on_x0"):
+                changed = adapter.on_x0(step, total, x0)
             x0 = changed if weight == 1 else x0.lerp(changed, weight)
     return x0
 
@@ -38,10 +41,24 @@ def hooked_rows(adapters: Sequence[Weighted], rows: list[Row]) -> list[Row]:
     for adapter, weight in adapters:
         if not weight:
             continue
-        rows = adapter.rows(rows)
+        with _named(adapter, "rows"):
+            rows = adapter.rows(rows)
         if overrides(adapter, "tokens") or overrides(adapter, "residuals"):
-            rows = [_conditioned(adapter, weight, row) for row in rows]
+            with _named(adapter, "tokens or residuals"):
+                rows = [_conditioned(adapter, weight, row) for row in rows]
     return rows
+
+
+@contextmanager
+def _named(adapter: BaseAdapter, hook: str) -> Generator[None]:
+    """Whatever an adapter's code raises becomes an AdapterError, so that it fails its own picture and no other."""
+    try:
+        yield
+    except LaurError:
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise AdapterError(f"adapter {adapter.name or type(adapter).__name__!r} failed in {hook}: {reason}") from error
 
 
 def _conditioned(adapter: BaseAdapter, weight: float, row: Row) -> Row:

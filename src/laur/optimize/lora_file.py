@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from laur.optimize.formats import Coverage, build, made_for_width, parts, place
 from laur.optimize.layers import FAMILIES, LayerShape
 from laur.optimize.lcm_lora import recommendation
 from laur.optimize.safetensors_file import file_sha256, read_header, read_tensors
-from laur.optimize.scales import PEFT_CONFIG, peft_settings
+from laur.optimize.scales import peft_settings
 from laur.utils.hashes import tensors_sha256
 
 if TYPE_CHECKING:
@@ -67,16 +68,22 @@ class LoraFile(BaseAdapter):
 
     @property
     def sha256(self) -> str:
-        """The file's own sha256; for PEFT's layout of the file and the settings beside it."""
+        """The file's own sha256; for PEFT's layout of the file and the settings that were read beside it."""
         if self._layout != "PEFT":
             return self._file_sha256
-        beside = file_sha256(self.path.with_name(PEFT_CONFIG))
-        return hashlib.sha256((self._file_sha256 + beside).encode()).hexdigest()
+        settings = json.dumps(self._settings, sort_keys=True)
+        return hashlib.sha256((self._file_sha256 + settings).encode()).hexdigest()
 
     @cached_property
-    def autov3(self) -> str:
-        """sha256 without the header, so that edited metadata do not change it: what A1111 calls a LoRA's hash."""
-        return tensors_sha256(self.path)
+    def autov3(self) -> str | None:
+        """sha256 without the header, so that edited metadata do not change it: what A1111 calls a LoRA's hash.
+
+        None where the file can no longer be read.
+        """
+        try:
+            return tensors_sha256(self.path)
+        except (OSError, ValueError):
+            return None
 
     @property
     def metadata(self) -> Mapping[str, str]:

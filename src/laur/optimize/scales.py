@@ -26,7 +26,11 @@ def peft_settings(path: Path, metadata: Mapping[str, str], layout: str) -> dict[
         beside = path.with_name(PEFT_CONFIG)
         if not beside.is_file():
             raise AdapterError(f"{path.name} is in PEFT's layout and needs its {PEFT_CONFIG} beside it; copy it there")
-        return {f"unet.{key}": value for key, value in _object(beside.read_text("utf-8"), beside.name).items()}
+        try:
+            text = beside.read_text("utf-8", errors="replace")
+        except OSError as error:
+            raise AdapterError(f"{beside} cannot be read: {error.strerror or error}") from None
+        return {f"unet.{key}": value for key, value in _object(text, beside.name).items()}
     if DIFFUSERS_METADATA in metadata:
         return _object(metadata[DIFFUSERS_METADATA], f"the metadata of {path.name}")
     return {}
@@ -38,7 +42,10 @@ def peft_scale(settings: Mapping[str, Any], key: Key, rank: int) -> float:
     NaN where alpha is no number.
     """
     prefix = f"{key.component}."
-    patterns = cast("Mapping[str, Any]", settings.get(prefix + "alpha_pattern") or {})
+    found: object = settings.get(prefix + "alpha_pattern") or {}
+    if not isinstance(found, dict):
+        return math.nan
+    patterns = cast("Mapping[str, Any]", found)
     alpha: Any = settings.get(prefix + "lora_alpha", rank)
     for pattern, value in patterns.items():
         if _matches(pattern, key.layer):
