@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from laur.cli.console import interrupts_held, one_line
 from laur.core.errors import LaurError
+from laur.utils.imports import collector_paused
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,6 +69,7 @@ class Report:
     """Of pictures that could not be finished, where others could."""
 
 
+@collector_paused()
 def open_engine(order: Order) -> Engine:
     """An engine for the order's model. Adapters come first, as a wrong name of one is found sooner than a model."""
     from laur.pipeline.device import choose
@@ -82,6 +84,7 @@ def open_engine(order: Order) -> Engine:
     return Engine(recipe.checkpoint, prediction=recipe.prediction, library=library, previews=order.previews)
 
 
+@collector_paused()
 def plan(engine: Engine, recipe: Recipe, count: int) -> list[Resolved]:
     """`count` plans of a recipe; picture i has seed + i."""
     first = engine.resolve(recipe)
@@ -90,6 +93,7 @@ def plan(engine: Engine, recipe: Recipe, count: int) -> list[Resolved]:
     return [first, *(engine.resolve(first.recipe.replace(seed=seed + index)) for index in range(1, count))]
 
 
+@collector_paused()
 def load(engine: Engine, job: Resolved) -> None:
     """Read and place all weights of a plan now, so that what follows is drawing alone."""
     for stage in job.plan.stages:
