@@ -1,11 +1,16 @@
+import dataclasses
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from laur.core.errors import NumericalError
+from laur.core.errors import AdapterError, CheckpointError, LaurError, NumericalError
 from laur.core.recipe import AdapterRef, Recipe
-from laur.optimize import BaseAdapter
+from laur.optimize import ADAPTERS, BaseAdapter, register
+from laur.optimize.deltas import Delta, Dense
+from laur.optimize.layers import LayerShape
 from laur.pipeline.engine import Engine
 from laur.pipeline.events import Admitted, Cancelled, Done, Event, Failed, Progress
 from laur.render.compare import psnr
@@ -121,10 +126,11 @@ def test_any_size_is_exactly_that(engine32: Engine, size: tuple[int, int]) -> No
 
 
 class Poison(BaseAdapter):
-    """Turns the latents of its own picture into NaN at step 2."""
+    """Damages one layer of its own network."""
 
-    def on_x0(self, step: int, total: int, x0: torch.Tensor) -> torch.Tensor:
-        return x0 * float("nan") if step == 2 else x0
+    def deltas(self, layers: Mapping[str, LayerShape]) -> Mapping[str, Delta]:
+        name = "unet.mid_block.resnets.0.conv1"
+        return {name: Dense(torch.full(layers[name].weight, float("nan")))} if name in layers else {}
 
 
 def test_nan_fails_its_own_ticket_and_names_a_layer(engine32: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +143,7 @@ def test_nan_fails_its_own_ticket_and_names_a_layer(engine32: Engine, monkeypatc
     failed = [event for event in events if isinstance(event, Failed)]
     assert len(failed) == 1
     assert isinstance(failed[0].error, NumericalError)
-    assert "NaN" in str(failed[0].error)
+    assert "step 1 gave NaN or infinity, first in mid_block.resnets.0.conv1" in str(failed[0].error)
     assert len([event for event in events if isinstance(event, Done)]) == 1
     assert not engine32.busy
 
@@ -189,3 +195,91 @@ def test_running_leaves_other_tickets_alone(engine32: Engine) -> None:
 def test_events_print_in_a_line(engine32: Engine) -> None:
     for event in engine32.stream([recipe()]):
         assert len(repr(event)) < 200
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ADAPTERS, "_sources", {})
+
+
+def with_own(name: str, **fields: object) -> Recipe:
+    return recipe(adapters=[AdapterRef(name="lcm-lora-mini"), AdapterRef(name=name)], **fields)
+
+
+def failures(engine: Engine, *recipes: Recipe) -> list[LaurError]:
+    """What failed; everything else must have been finished."""
+    events = list(engine.stream(recipes))
+    failed = [event.error for event in events if isinstance(event, Failed)]
+    assert len([event for event in events if isinstance(event, Done)]) == len(recipes) - len(failed)
+    assert not engine.busy
+    return failed
+
+
+@pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize("hook", ["on_x0", "rows"])
+def test_a_hook_that_raises_fails_its_own_ticket(engine32: Engine, hook: str) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("no such thing")
+
+    register("broken", type("Broken", (BaseAdapter,), {hook: fail}))
+    (error,) = failures(engine32, with_own("broken"), recipe(seed=9))
+    assert isinstance(error, AdapterError)
+    assert "'broken' failed in" in str(error)
+
+
+@pytest.mark.usefixtures("registered")
+def test_nan_in_the_last_step_is_no_picture(engine32: Engine) -> None:
+    register("last", type("Last", (BaseAdapter,), {"on_x0": lambda self, step, total, x0: x0 * float("nan")}))
+    (error,) = failures(engine32, with_own("last", steps=1), recipe(seed=9))
+    assert isinstance(error, NumericalError)
+
+
+def test_nan_from_the_decoder_is_no_picture(engine32: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SDXL's autoencoder overflows in float16: then the pixels are NaN and would come out black."""
+    decoder = engine32.library.decoder(engine32.library.checkpoint("mini").sha256)
+    monkeypatch.setattr(decoder, "_decode", lambda z: torch.full((1, 3, 128, 128), float("nan")))
+    (error,) = failures(engine32, recipe())
+    assert isinstance(error, NumericalError)
+    assert "the decoder gave NaN or infinity in float32" in str(error)
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_step_at_timestep_0_is_no_division_by_zero(engine32: Engine) -> None:
+    register("darken", Darken)
+    assert failures(engine32, with_own("darken", steps=None, timesteps=[999, 0])) == []
+
+
+def test_a_fault_on_entering_the_next_stage_fails_its_own_ticket(
+    engine32: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, other = engine32.resolve(recipe(steps=1)), engine32.resolve(recipe(seed=9))
+    plan = dataclasses.replace(job.plan, stages=job.plan.stages * 2)
+    entered: list[str] = []
+    encode = engine32.library.encode
+
+    def fail_at_third(*args: object) -> object:
+        entered.append("")
+        if len(entered) == 3:  # two tickets were admitted before
+            raise CheckpointError("changed on disk")
+        return encode(*args)
+
+    monkeypatch.setattr(engine32.library, "encode", fail_at_third)
+    engine32.submit(plan, job.recipe)
+    engine32.submit(other.plan, other.recipe)
+    events = iter_until_idle(engine32)
+    assert [str(event.error) for event in events if isinstance(event, Failed)] == ["changed on disk"]
+    assert len([event for event in events if isinstance(event, Done)]) == 1
+
+
+@pytest.mark.usefixtures("registered")
+def test_an_adapter_registered_anew_is_drawn_with(engine32: Engine) -> None:
+    def define(factor: float) -> None:
+        space = {"BaseAdapter": BaseAdapter, "__name__": "__main__"}
+        exec(f"class Own(BaseAdapter):\n    def on_x0(self, step, total, x0):\n        return x0 * {factor}", space)
+        register("own", space["Own"])  # type: ignore[arg-type]
+
+    pictures: list[np.ndarray] = []
+    for factor in (0.2, 0.9):
+        define(factor)
+        pictures += pixels(engine32, [with_own("own")])
+    assert psnr(*pictures) < 40

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import PurePath
 from types import CodeType
 from typing import Any, cast
@@ -37,6 +37,7 @@ def content_sha256(thing: object, *, base: type, leave_out: str) -> str:
     return digest.hexdigest()
 
 
+@lru_cache(maxsize=256)
 def _code(kind: type) -> bytes:
     """Its source; where there is none, as for a class typed into a notebook, what its functions were compiled to."""
     try:

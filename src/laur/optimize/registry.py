@@ -64,6 +64,10 @@ class Registry:
             raise NotFoundError(f"no adapter is registered as {name!r}{hint(name, self.names())}")
         return _instance(name, source)
 
+    def source(self, name: str) -> Source | None:
+        """What was registered under that name here, if anything; packages are not asked."""
+        return self._sources.get(name)
+
     def _entry_points(self) -> Iterable[EntryPoint]:
         import importlib.metadata
 

@@ -69,6 +69,10 @@ def _device(device: str | torch.device | None) -> torch.device:
         raise NotFoundError(f"no device {device!r}; use cpu, cuda, cuda:1 or mps") from None
     if place.type == "cuda" and not torch.cuda.is_available():
         raise NotFoundError("device cuda: this machine has no usable CUDA GPU; leave --device out or use cpu")
+    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
+        raise NotFoundError(
+            f"device {place}: this machine has {torch.cuda.device_count()} CUDA GPUs; use a lower number"
+        )
     if place.type == "mps" and not torch.backends.mps.is_available():
         raise NotFoundError("device mps: this machine has no usable Apple GPU; leave --device out or use cpu")
     if place.type not in {"cpu", "cuda", "mps"}:

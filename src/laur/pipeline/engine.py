@@ -130,14 +130,15 @@ class Engine:
 
     def _advance(self, batch: list[Running]) -> list[Event]:
         stage = batch[0].stage
-        groups = [running.rows() for running in batch]
+        batch, groups, events = self._rows(batch)
+        if not batch:
+            return events
         rows = [row for group in groups for row in group]
         try:
             denoiser = self.library.denoiser(stage.checkpoint, stage.adapters)
             predictions = denoiser.predict(rows)
         except LaurError as error:
-            return [self._fail(running, error) for running in batch]
-        events: list[Event] = []
+            return [*events, *(self._fail(running, error) for running in batch)]
         sound: list[tuple[Running, Tensor]] = []
         start = 0
         for running, group in zip(batch, groups, strict=True):
@@ -149,29 +150,54 @@ class Engine:
                 events.append(self._fail(running, self._explain(running, group)))
         return events + self._take(sound)
 
+    def _rows(self, batch: list[Running]) -> tuple[list[Running], list[list[Row]], list[Event]]:
+        """The tickets whose rows could be made, with these; the others fail."""
+        ready: list[Running] = []
+        groups: list[list[Row]] = []
+        events: list[Event] = []
+        for running in batch:
+            try:
+                groups.append(running.rows())
+                ready.append(running)
+            except LaurError as error:
+                events.append(self._fail(running, error))
+        return ready, groups, events
+
     def _take(self, sound: list[tuple[Running, Tensor]]) -> list[Event]:
         """Combine, step and record; then decode those that are through."""
+        events: list[Event] = []
+        finished: list[Running] = []
+        for running, part in sound:
+            try:
+                events.append(self._step(running, part))
+            except LaurError as error:
+                events.append(self._fail(running, error))
+                continue
+            if running.finished:
+                finished.append(running)
+        return events + self._decode(finished)
+
+    def _step(self, running: Running, part: Tensor) -> Progress:
+        """One ticket's step, from its rows' predictions. LaurError where a hook fails or the next stage has a fault."""
         import torch
 
         from laur.core.guidance import combine
         from laur.core.sampler.apply import advance
 
-        events: list[Event] = []
-        finished: list[Running] = []
         with torch.inference_mode():
-            for running, part in sound:
-                step, sha256 = running.step, running.stage.checkpoint
-                prediction = combine(part, running.stage.combine)
-                latent, x0 = advance(step, running.latent, prediction, running.noise(), running.x0)
-                if running.has_hooks:
-                    x0 = running.hooked(x0)
-                    prediction = (x0 - step.p * running.latent) / step.q
-                    latent, _ = advance(step, running.latent, prediction, running.noise(), running.x0)
-                running.advance(latent, x0)
-                events.append(self._progress(running, x0, sha256))
-                if running.finished:
-                    finished.append(running)
-        return events + self._decode(finished)
+            step, sha256 = running.step, running.stage.checkpoint
+            prediction = combine(part, running.stage.combine)
+            latent, x0 = advance(step, running.latent, prediction, running.noise(), running.x0)
+            if running.has_hooks and step.q:  # where q is 0, x0 is the latent itself
+                x0 = running.hooked(x0)
+                prediction = (x0 - step.p * running.latent) / step.q
+                latent, _ = advance(step, running.latent, prediction, running.noise(), running.x0)
+                if not bool(latent.isfinite().all()):
+                    raise NumericalError(
+                        f"step {running.steps_done + 1}: an adapter's on_x0 gave NaN or infinity; lower its weight"
+                    )
+        running.advance(latent, x0)  # outside: what a next stage loads is no part of the inference
+        return self._progress(running, x0, sha256)
 
     def _progress(self, running: Running, x0: Tensor, sha256: str) -> Progress:
         rgb = self.library.preview(sha256) if self.previews else None
@@ -205,7 +231,10 @@ class Engine:
     def _explain(self, running: Running, rows: list[Row]) -> NumericalError:
         """Name the first layer that gave NaN or infinity for these rows."""
         stage = running.stage
-        where = self.library.locate(stage.checkpoint, stage.adapters, rows)
+        try:
+            where = self.library.locate(stage.checkpoint, stage.adapters, rows)
+        except LaurError:  # looking closer reads the adapters' files again
+            where = "a layer that could not be looked for"
         return NumericalError(
             f"step {running.steps_done + 1} gave NaN or infinity, first in {where}; "
             "try --dtype float32, or lower the adapter weights"

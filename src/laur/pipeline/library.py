@@ -52,7 +52,7 @@ class Library:
         self.states = StatesCache()
         self._infos: dict[tuple[str, str | None], Checkpoint] = {}
         self._loaded: dict[str, LoadedCheckpoint] = {}
-        self._names: dict[str, BaseAdapter] = {}
+        self._names: dict[str, tuple[object, BaseAdapter]] = {}
         self._adapters: dict[str, BaseAdapter] = {}
         self._denoisers: OrderedDict[Hashable, TorchDenoiser] = OrderedDict()
         self._layers: dict[str, dict[str, LayerShape]] = {}
@@ -81,13 +81,17 @@ class Library:
         return self._infos[name, prediction]
 
     def adapter(self, name: str) -> BaseAdapter:
-        """The adapter of that name or file."""
-        if name not in self._names:
+        """The adapter of that name or file, found anew where another has been registered under the name since."""
+        from laur.optimize import ADAPTERS
+
+        known = self._names.get(name)
+        if known is None or known[0] is not ADAPTERS.source(name):
             from laur.optimize.catalogue import find
 
             adapter = find(name)
-            self._names[name] = self._adapters.setdefault(adapter.sha256, adapter)
-        return self._names[name]
+            adapter = self._adapters.setdefault(adapter.sha256, adapter)
+            known = self._names[name] = ADAPTERS.source(name), adapter
+        return known[1]
 
     def by_content(self, sha256: str) -> BaseAdapter:
         """An adapter that this library has seen, by content."""
@@ -171,6 +175,7 @@ class Library:
             plan.height,
             rows=rows,
             unet=checkpoint.unet_config,
+            vae=self.weights(checkpoint.sha256).vae().config,
             itemsize=itemsize,
             downscale=checkpoint.downscale,
         )
@@ -227,6 +232,7 @@ class Library:
                 for ref in recipe.adapters or ()
             ),
             plan_key=plan.key,
+            threads=torch.get_num_threads() if place.device.type == "cpu" else None,
         )
 
     def _build_denoiser(self, sha256: str, uses: Uses) -> TorchDenoiser:

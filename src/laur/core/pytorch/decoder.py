@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from laur.core.errors import NumericalError
+
 
 class TorchDecoder:
     """An autoencoder that is on `device` and in `dtype`, with its `decode` in some execution form."""
@@ -35,6 +37,8 @@ class TorchDecoder:
     def decode(self, latents: Tensor) -> Tensor:
         """(N, C, h, w) float32 latents to (N, 8h, 8w, 3) uint8 pixels on the CPU.
 
+        Raises NumericalError where NaN or infinity comes out: autoencoders may overflow in half precision.
+
         One picture at a time: the decoder is bound by arithmetic, not by launches, and its activations are the
         largest of the whole run.
         """
@@ -42,7 +46,10 @@ class TorchDecoder:
 
     def _one(self, latent: Tensor) -> Tensor:
         z = (latent / self._scale + self._shift).to(self.device, self.dtype, memory_format=self._format)
-        return to_uint8(self._decode(z))
+        pixels = self._decode(z)
+        if not bool(pixels.isfinite().all()):
+            raise NumericalError(f"the decoder gave NaN or infinity in {str(self.dtype)[6:]}; try --dtype float32")
+        return to_uint8(pixels)
 
 
 def to_uint8(pixels: Tensor) -> Tensor:
