@@ -283,3 +283,11 @@ def test_an_adapter_registered_anew_is_drawn_with(engine32: Engine) -> None:
         define(factor)
         pictures += pixels(engine32, [with_own("own")])
     assert psnr(*pictures) < 40
+
+
+def test_a_picture_says_what_arithmetic_made_it(engine32: Engine) -> None:
+    (picture,) = engine32.pictures([recipe(steps=1)])
+    made_by = picture.provenance
+    assert (made_by.device, made_by.dtype, made_by.threads) == ("cpu", "float32", torch.get_num_threads())
+    assert made_by.checkpoint_sha256 == picture.recipe.checkpoint_sha256
+    assert type(made_by).from_dict(made_by.to_dict()) == made_by

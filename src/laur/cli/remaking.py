@@ -109,6 +109,10 @@ def _placement(made_on: Provenance | None, device: str | None, dtype: str | None
         placement = choose(device or made_on.device, dtype or made_on.dtype)
     except LaurError:
         placement = choose(device, dtype)
+    if made_on.threads and placement.device.type == "cpu":
+        import torch
+
+        torch.set_num_threads(made_on.threads)  # another number would add up in another order
     now = (str(placement.device), placement.dtype_name)
     if now == (made_on.device, made_on.dtype):
         return placement, []

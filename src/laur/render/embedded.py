@@ -46,6 +46,8 @@ class Provenance:
     checkpoint_sha256: str
     adapters: tuple[AdapterHash, ...] = ()
     plan_key: str | None = None
+    threads: int | None = None
+    """Of torch, on a CPU: another number adds up in another order, which shows in bfloat16's last digits."""
 
     @property
     def autov2(self) -> str:
@@ -59,10 +61,11 @@ class Provenance:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Provenance:
         """From plain values. What a later version added is ignored; raises TypeError if something needed is missing."""
-        own = {
-            f.name: str(values[f.name]) for f in fields(cls) if f.name != "adapters" and values.get(f.name) is not None
-        }
-        return cls(**own, adapters=tuple(_adapter_hash(item) for item in values.get("adapters") or ()))
+        texts = {f.name for f in fields(cls)} - {"adapters", "threads"}
+        own = {name: str(values[name]) for name in texts if values.get(name) is not None}
+        adapters = tuple(_adapter_hash(item) for item in values.get("adapters") or ())
+        threads = values.get("threads")
+        return cls(**own, adapters=adapters, threads=threads if isinstance(threads, int) else None)
 
 
 def _adapter_hash(item: dict[str, Any]) -> AdapterHash:

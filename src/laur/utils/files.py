@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -52,7 +52,7 @@ def atomic_write(path: str | os.PathLike[str], content: bytes | Writer, *, repla
 
 
 @contextmanager
-def atomic_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Iterator[Path]:
+def atomic_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Generator[Path]:
     """Give a temporary folder to fill; when the block ends without an exception, it becomes `path`.
 
     Raises FileExistsError if `path` exists by then, unless `replace`: then what was there is moved aside, and removed
@@ -72,7 +72,7 @@ def atomic_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Ite
 
 
 @contextmanager
-def locked(path: str | os.PathLike[str]) -> Iterator[bool]:
+def locked(path: str | os.PathLike[str]) -> Generator[bool]:
     """Hold the lock file `path`, waiting for other processes; it is given back by the system if this one dies.
 
     Yields False where the file system has no locks (some network shares): the block runs all the same. The empty lock
