@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from laur.core.denoiser import Row
+from laur.core.errors import AdapterError
 from laur.core.pytorch.cpu.interface import Network
 
 
@@ -41,6 +42,8 @@ class TorchDenoiser:
     def predict(self, rows: Sequence[Row]) -> Tensor:
         """See `laur.core.denoiser.Denoiser.predict`."""
         first = rows[0]
+        if any(row.image_tokens is not None for row in rows):
+            raise AdapterError("an adapter gives image tokens, which this network has no attention for; leave it out")
         sample = torch.stack([row.latent for row in rows])
         prediction = self.network(
             sample.to(self.device, self.dtype, memory_format=self._format),
@@ -71,9 +74,11 @@ class TorchDenoiser:
         return guidance_embedding(scales, self._guidance_width).to(self.device, self.dtype)
 
     def _residuals(self, rows: Sequence[Row]) -> tuple[Tensor, ...] | None:
-        if rows[0].residuals is None:
+        given = next((row.residuals for row in rows if row.residuals is not None), None)
+        if given is None:
             return None
-        per_row = [row.residuals for row in rows if row.residuals is not None]
+        none = tuple(torch.zeros_like(part) for part in given)  # of rows that an adapter leaves alone
+        per_row = [none if row.residuals is None else row.residuals for row in rows]
         return tuple(torch.stack(parts).to(self.device, self.dtype) for parts in zip(*per_row, strict=True))
 
 
