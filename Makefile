@@ -23,7 +23,7 @@ format: setup
 	$(BIN)/ruff check --fix .
 
 bench: setup
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[bench]'
+	$(BIN)/python -c 'import openvino' 2>/dev/null || $(BIN)/python -m pip install -q -c constraints.txt -e '.[bench]'
 	for name in generate unet_step cold_start sd15_size; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 setup: $(READY)
