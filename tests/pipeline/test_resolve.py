@@ -108,3 +108,11 @@ def test_a_hash_alone_pins_the_weights_and_leaves_the_rest_open(engine32: Engine
     plain = engine32.resolve(Recipe(prompt="a fox", seed=1)).recipe
     pinned = engine32.resolve(Recipe(prompt="a fox", seed=1, checkpoint_sha256=plain.checkpoint_sha256)).recipe
     assert pinned == plain
+
+
+def test_a_style_is_taken_once_also_without_hashes(engine32: Engine) -> None:
+    """As when a picture is made again with another model."""
+    filled = engine32.resolve(Recipe(prompt="a fox", style="lcm-lora-mini")).recipe
+    bare = tuple(dataclasses.replace(ref, sha256=None) for ref in filled.adapters or ())
+    again = engine32.resolve(filled.replace(checkpoint_sha256=None, adapters=bare)).recipe
+    assert again.adapters == filled.adapters

@@ -73,10 +73,11 @@ def _adapters(recipe: Recipe, checkpoint: Checkpoint, library: Library) -> list[
     """The recipe's adapters with their content, the checkpoint's own acceleration among them where it is wanted."""
     # a filled recipe has both; the hash alone only says which weights are meant
     recorded = recipe.checkpoint_sha256 is not None and recipe.adapters is not None
-    refs = list(recipe.adapters or ())
+    found = [(ref, library.adapter(ref.name)) for ref in recipe.adapters or ()]
     if recipe.style is not None and not recorded:
-        refs.append(AdapterRef(name=recipe.style))
-    found = [(ref, library.adapter(ref.name)) for ref in refs]
+        style = library.adapter(recipe.style)
+        if all(adapter is not style for _, adapter in found):  # a recipe whose hashes were taken out names it already
+            found.append((AdapterRef(name=recipe.style), style))
     for ref, adapter in found:
         _same_content("adapter", ref.name, ref.sha256, adapter.sha256)
     wants = recipe.sampler is None or recipe.sampler in DISTILLED
