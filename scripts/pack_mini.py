@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 
 from laur.core.checkpoint import Defaults
-from laur.models.pack import Settings, pack
+from laur.models.pack import LEVELS, Settings, pack
 
 ROOT = Path(__file__).resolve().parents[1]
 LICENCE = "Apache-2.0; credits for the pictures it was trained on are in ATTRIBUTION.md"
@@ -26,10 +26,7 @@ def main() -> None:
         licence=arguments.licence,
         native_size=_native_size(arguments.folder),
         defaults=Defaults(steps=arguments.steps, guidance=arguments.guidance),
-        unet_bits=arguments.unet_bits,
-        vae_bits=arguments.vae_bits,
-        word_bits=arguments.word_bits,
-        adapter_bits=arguments.adapter_bits,
+        levels={**LEVELS, **dict(arguments.levels)},
     )
     out = arguments.out or ROOT / "src" / "laur" / "models" / arguments.name
     try:
@@ -48,6 +45,11 @@ def _native_size(folder: Path) -> int:
     return unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1)
 
 
+def _levels(text: str) -> tuple[str, int]:
+    part, _, levels = text.partition("=")
+    return part, int(levels)
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folder", type=Path)
@@ -56,10 +58,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--licence", default=LICENCE)
     parser.add_argument("--steps", type=int, default=30, help="recommended without a distilled adapter")
     parser.add_argument("--guidance", type=float, default=4.0, help="the same")
-    parser.add_argument("--unet-bits", type=int, default=8)
-    parser.add_argument("--vae-bits", type=int, default=10)
-    parser.add_argument("--word-bits", type=int, default=13)
-    parser.add_argument("--adapter-bits", type=int, default=8)
+    parser.add_argument(
+        "--levels", type=_levels, action="append", default=[], metavar="PART=N", help="of unet, vae, adapters …"
+    )
     return parser.parse_args()
 
 

@@ -31,6 +31,7 @@ def cache(tmp_path, monkeypatch):
     source = tmp_path / "source"
     (source / "unet").mkdir(parents=True)
     (source / "adapters").mkdir()
+    (tmp_path / "packs").mkdir()
     (source / "model_index.json").write_text('{"unet": ["diffusers", "UNet2DConditionModel"]}')
     weights = {"w": np.random.default_rng(0).standard_normal((64, 64)).astype(np.float16)}
     save_file(weights, source / "unet" / "diffusion_pytorch_model.safetensors")
@@ -39,11 +40,6 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setattr(laur.models, "_PACKS", tmp_path / "packs")
     monkeypatch.setenv("LAUR_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
-
-
-@pytest.fixture(autouse=True)
-def _packs_folder(tmp_path):
-    (tmp_path / "packs").mkdir()
 
 
 def contents(folder):
@@ -184,7 +180,7 @@ def test_two_processes_at_once_make_one_whole_folder(cache):
     assert len(inside(cache)) == 1
 
 
-def test_the_real_pack_expands_to_what_its_manifest_says(tmp_path):
+def test_the_real_pack_expands_to_what_its_manifest_says():
     """Every byte is compared while it is written."""
     folder = checkpoint_folder()
     assert manifest.Manifest.read(PACK).describes(folder)

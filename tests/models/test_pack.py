@@ -57,7 +57,7 @@ def test_the_expanded_folder_holds_the_same_tensors_and_configs(folder, tmp_path
         for name, values in expected.items():
             assert got[name].dtype == np.float16
             assert got[name].shape == values.shape
-            np.testing.assert_allclose(got[name].astype("f4"), values.astype("f4"), atol=0.02)
+            np.testing.assert_allclose(got[name].astype("f4"), values.astype("f4"), atol=0.03)
 
 
 def test_the_manifest_says_what_is_exact(folder, tmp_path):
@@ -66,7 +66,6 @@ def test_the_manifest_says_what_is_exact(folder, tmp_path):
     assert rounded == {
         "unet/diffusion_pytorch_model.safetensors",
         "vae/diffusion_pytorch_model.safetensors",
-        "text_encoder/model.safetensors",
         "adapters/lcm-lora-tiny.safetensors",
     }
 

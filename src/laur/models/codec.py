@@ -1,11 +1,12 @@
 """Half-precision weights in fewer bytes.
 
-A tensor is either kept exactly or rounded to a few bits per row, and both end in the same form: integers, split into
-byte planes, each plane deflated with Huffman codes alone (weights do not repeat, but their high bits are few).
+A tensor is either kept exactly or rounded row by row, and both end in the same form: integers, split into byte planes,
+each plane deflated with Huffman codes alone (weights do not repeat, but their high bits are few).
 
-- exact (16 bits): the bits of a half, rotated so that the sign comes last and the exponent fills the high byte.
-- rounded (2 to 15 bits): q = round(w / s) with one scale s = top / (2^(bits - 1) - 1) per row of the first axis, where
-  top = max |w| is stored as a half; restored as half(q · s). Weights that were once stored so come back bit for bit.
+- exact (0 levels): the bits of a half, rotated so that the sign comes last and the exponent fills the high byte.
+- rounded to n levels either side of zero (127: the usual 8 bits): q = round(w / s) with one scale s = top / n per row
+  of the first axis, where top = max |w| is stored as a half; restored as half(q · s). Weights that were once stored so
+  come back bit for bit. The sign comes last here too: 0, -1, 1, -2, 2 … are stored as 0, 1, 2, 3, 4 …
 
 Restoring is one float32 division a row, one multiplication a weight and one rounding: the same bytes on every machine.
 """
@@ -19,8 +20,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-EXACT = 16
-"""Bits of a half: nothing is rounded."""
+EXACT = 0
+"""Levels for which nothing is rounded."""
+MOST = 2**14
+"""Levels; more would be finer than a half."""
+_BYTE = 127
+"""Levels that fit one byte with their sign."""
 
 Halves = NDArray[np.float16]
 
@@ -29,34 +34,32 @@ Halves = NDArray[np.float16]
 class Layout:
     """What is needed to read a packed tensor, besides its bytes and scales."""
 
-    bits: int
+    levels: int
+    """Either side of zero, or EXACT."""
     shape: tuple[int, ...]
     planes: tuple[int, ...]
     """Bytes of each deflated plane, the high one first."""
 
 
-def encode(values: Halves, bits: int) -> tuple[Layout, bytes, Halves | None]:
+def encode(values: Halves, levels: int) -> tuple[Layout, bytes, Halves | None]:
     """The layout, the packed bytes and, if rounded, the largest magnitude of each row (rows,)."""
-    if not 2 <= bits <= EXACT:
-        raise ValueError(f"a weight cannot be packed in {bits} bits; give 2 to {EXACT}")
+    if not 0 <= levels <= MOST:
+        raise ValueError(f"a weight cannot be rounded to {levels} levels; give 1 to {MOST}, or 0 to keep it exactly")
     tops = None
-    if bits == EXACT:
+    if levels == EXACT:
         raw = np.ascontiguousarray(values).view(np.uint16).ravel()
         integers = (raw << 1) | (raw >> 15)
     else:
         rows = values.reshape(len(values), -1)
         tops = np.abs(rows).max(axis=1)
-        scales = _scales(tops, bits)
-        integers = (
-            np.rint(rows.astype(np.float32) / np.where(scales > 0, scales, np.float32(1))[:, None])
-            .astype(np.int16)
-            .ravel()
-            .view(np.uint16)
-        )
-    planes = [(integers >> 8).astype(np.uint8)] if bits > 8 else []
+        scales = _scales(tops, levels)
+        divisors = np.where(scales > 0, scales, np.float32(1))[:, None]
+        signed = np.rint(rows.astype(np.float32) / divisors).astype(np.int16).ravel()
+        integers = ((signed << 1) ^ (signed >> 15)).view(np.uint16)
+    planes = [(integers >> 8).astype(np.uint8)] if _planes(levels) == 2 else []
     planes.append((integers & 255).astype(np.uint8))
     packed = [_deflated(plane.tobytes()) for plane in planes]
-    return Layout(bits, values.shape, tuple(map(len, packed))), b"".join(packed), tops
+    return Layout(levels, values.shape, tuple(map(len, packed))), b"".join(packed), tops
 
 
 def decode(layout: Layout, packed: bytes, tops: Halves | None) -> Halves:
@@ -66,19 +69,24 @@ def decode(layout: Layout, packed: bytes, tops: Halves | None) -> Halves:
         planes = _inflated(layout, packed, count)
     except zlib.error as error:
         raise ValueError(f"packed weights are damaged: {error}") from None
-    if layout.bits == EXACT:
+    if layout.levels == EXACT:
         integers = _joined(planes)
         return ((integers >> 1) | (integers << 15)).view(np.float16).reshape(layout.shape)
     if tops is None or len(tops) != layout.shape[0]:
         raise ValueError("packed weights are damaged: the scales do not fit the rows")
-    signed = _joined(planes).view(np.int16) if layout.bits > 8 else planes[0].view(np.int8)
+    codes = (_joined(planes) if _planes(layout.levels) == 2 else planes[0].astype(np.uint16)).view(np.int16)
+    signed = ((codes >> 1) & 0x7FFF) ^ -(codes & 1)
     rows = signed.reshape(layout.shape[0], -1).astype(np.float32)
-    rows *= _scales(tops, layout.bits)[:, None]
+    rows *= _scales(tops, layout.levels)[:, None]
     return rows.astype(np.float16).reshape(layout.shape)
 
 
-def _scales(tops: Halves, bits: int) -> NDArray[np.float32]:
-    return tops.astype(np.float32) / np.float32(2 ** (bits - 1) - 1)
+def _planes(levels: int) -> int:
+    return 1 if 0 < levels <= _BYTE else 2
+
+
+def _scales(tops: Halves, levels: int) -> NDArray[np.float32]:
+    return tops.astype(np.float32) / np.float32(levels)
 
 
 def _deflated(data: bytes) -> bytes:
@@ -94,8 +102,8 @@ def _inflated(layout: Layout, packed: bytes, count: int) -> list[NDArray[np.uint
             raise ValueError(f"packed weights are damaged: {len(data)} values where {count} should be")
         planes.append(np.frombuffer(data, np.uint8))
         start += size
-    if len(planes) != 1 + (layout.bits > 8):
-        raise ValueError(f"packed weights are damaged: {len(planes)} planes for {layout.bits} bits")
+    if len(planes) != _planes(layout.levels):
+        raise ValueError(f"packed weights are damaged: {len(planes)} planes for {layout.levels} levels")
     return planes
 
 

@@ -20,7 +20,7 @@ from laur.models.codec import Layout, decode
 from laur.models.manifest import FILE, Manifest
 
 TABLE = "laur_pack"
-"""Key in the header of a packed file: JSON of {tensor: [bits, shape, planes]}."""
+"""Key in the header of a packed file: JSON of {tensor: [levels, shape, planes]}."""
 HEADER = "header"
 """Key in the header of a packed file: JSON of the metadata that the expanded file gets."""
 TOPS = ".tops"
@@ -91,9 +91,9 @@ def _expanded(packed: Path, pool: ThreadPoolExecutor) -> Iterator[memoryview | b
             array = file.get_tensor(name)
             if name not in table:
                 return lambda: array
-            bits, shape, planes = table[name]
+            levels, shape, planes = table[name]
             tops = file.get_tensor(name + TOPS) if name + TOPS in stored else None
-            return lambda: decode(Layout(bits, tuple(shape), tuple(planes)), array.tobytes(), tops)
+            return lambda: decode(Layout(levels, tuple(shape), tuple(planes)), array.tobytes(), tops)
 
         plain = {name: file.get_tensor(name) for name in names if name not in table}
         kinds = {n: _Kind("F16", table[n][1], 2) if n in table else _Kind.of(plain[n]) for n in names}

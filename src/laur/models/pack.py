@@ -1,13 +1,12 @@
 """From a standard folder of `mini`'s format to the compact pack that ships in the wheel.
 
-Which weights are rounded, and to how many bits, is decided by what the pictures showed (benchmarks/pack_quality.py):
+Which weights are rounded, and how finely, is decided by what the pictures showed (benchmarks/pack_quality.py):
 
-- the network that draws, and adapters: 8 bits per output channel. The network is meant to have been stored so before
-  its adapters were distilled; then nothing changes (`exact` in the manifest says so);
-- the table of word embeddings: 13 bits per word, about what a half keeps of the original;
-- the autoencoder: 10 bits per output channel;
-- the rest, kept exactly. A text encoder's layers pass errors on enlarged, and where a picture hangs in the balance a
-  little changes it: with 8 bits there it becomes another picture.
+- the network that draws: 127 levels (8 bits) per output channel. It is meant to have been stored so before its adapters
+  were distilled; then nothing changes (`exact` in the manifest says so);
+- adapters: 90 levels (7.5 bits) per row; the autoencoder: 255 levels (9 bits) per output channel;
+- the text encoder: exactly. Its layers pass errors on enlarged, and where a picture hangs in the balance the least
+  change makes it another one: even 13 bits in the word embeddings alone took one of twelve pictures to 29 dB.
 """
 
 from __future__ import annotations
@@ -15,10 +14,11 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -32,8 +32,8 @@ from laur.models.manifest import FILE, FORMAT, FileEntry, is_adapter, weights_sh
 from laur.utils.files import atomic_folder
 from laur.utils.safetensors_header import read_header
 
-WORDS = 10_000
-"""Rows from which a matrix of a text encoder is taken for its table of word embeddings."""
+LEVELS: Mapping[str, int] = MappingProxyType({"unet": 127, "vae": 255, "adapters": 90})
+"""Either side of zero, for the matrices of a part."""
 SMALL = 2_048
 """Values below which a tensor is stored as it is."""
 LONG = 65_536
@@ -48,21 +48,8 @@ class Settings:
     licence: str
     native_size: int
     defaults: Defaults = field(default_factory=Defaults)
-    unet_bits: int = 8
-    vae_bits: int = 10
-    word_bits: int = 13
-    adapter_bits: int = 8
-
-    def bits(self, path: str, shape: tuple[int, ...]) -> int:
-        """For a tensor of that shape in that file of the expanded folder."""
-        if len(shape) < 2:
-            return EXACT
-        if is_adapter(path):
-            return self.adapter_bits
-        part = path.partition("/")[0]
-        if part.startswith("text_encoder"):
-            return self.word_bits if shape[0] >= WORDS else EXACT
-        return {"unet": self.unet_bits, "vae": self.vae_bits}.get(part, EXACT)
+    levels: Mapping[str, int] = field(default_factory=lambda: LEVELS)
+    """By part; what is not named is kept exactly."""
 
 
 def pack(folder: Path, target: Path, settings: Settings) -> dict[str, FileEntry]:
@@ -137,7 +124,7 @@ def _pack_file(source: Path, target: Path, path: str, packed: str, settings: Set
         return FileEntry(len(data), hashlib.sha256(data).hexdigest(), packed)
     weights = load_file(source)
     header = dict(read_header(source).metadata) or {"format": "pt"}
-    _save(weights, header, target, lambda shape: settings.bits(path, shape))
+    _save(weights, header, target, settings.levels.get(path.partition("/")[0], EXACT))
     expanded = target.with_name(target.name + ".expanded")
     try:
         with expanded.open("xb") as file, ThreadPoolExecutor(2) as pool:
@@ -151,7 +138,7 @@ def _save(
     weights: Mapping[str, NDArray[Any]],
     header: Mapping[str, str],
     target: Path,
-    bits_of: Callable[[tuple[int, ...]], int],
+    levels: int,
 ) -> None:
     tensors: dict[str, NDArray[Any]] = {}
     table: dict[str, Any] = {}
@@ -161,9 +148,9 @@ def _save(
         if values.dtype != np.float16 or values.size < SMALL:
             tensors[name] = values
             continue
-        layout, data, tops = encode(values, bits_of(values.shape))
+        layout, data, tops = encode(values, levels if values.ndim > 1 else EXACT)
         tensors[name] = np.frombuffer(data, np.uint8)
-        table[name] = [layout.bits, list(layout.shape), list(layout.planes)]
+        table[name] = [layout.levels, list(layout.shape), list(layout.planes)]
         if tops is not None:
             tensors[name + TOPS] = tops
     save_file(tensors, target, {TABLE: json.dumps(table, separators=(",", ":")), HEADER: json.dumps(dict(header))})
