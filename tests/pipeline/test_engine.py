@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from laur.core.errors import AdapterError, CheckpointError, LaurError, NumericalError
+from laur.core.errors import AdapterError, CheckpointError, LaurError, NumericalError, ResourceError
 from laur.core.recipe import AdapterRef, Recipe
 from laur.optimize import ADAPTERS, BaseAdapter, register
 from laur.optimize.deltas import Delta, Dense
@@ -236,7 +236,7 @@ def test_nan_in_the_last_step_is_no_picture(engine32: Engine) -> None:
 
 def test_nan_from_the_decoder_is_no_picture(engine32: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """SDXL's autoencoder overflows in float16: then the pixels are NaN and would come out black."""
-    decoder = engine32.library.decoder(engine32.library.checkpoint("mini").sha256)
+    decoder = engine32.library.decoder(engine32.library.checkpoint("mini").key)
     monkeypatch.setattr(decoder, "_decode", lambda z: torch.full((1, 3, 128, 128), float("nan")))
     (error,) = failures(engine32, recipe())
     assert isinstance(error, NumericalError)
@@ -291,3 +291,35 @@ def test_a_picture_says_what_arithmetic_made_it(engine32: Engine) -> None:
     assert (made_by.device, made_by.dtype, made_by.threads) == ("cpu", "float32", torch.get_num_threads())
     assert made_by.checkpoint_sha256 == picture.recipe.checkpoint_sha256
     assert type(made_by).from_dict(made_by.to_dict()) == made_by
+
+
+def test_when_memory_runs_out_the_batch_is_halved(engine32: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    wishes = [recipe(seed=seed, steps=1) for seed in range(3)]
+    alone = [pixels(engine32, [wish])[0] for wish in wishes]
+    stage = engine32.resolve(wishes[0]).plan.stages[0]
+    denoiser = engine32.library.denoiser(stage.checkpoint, stage.adapters)
+    real, sizes = denoiser.predict, []
+
+    def tight(rows: list[object]) -> torch.Tensor:
+        sizes.append(len(rows))
+        if len(rows) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(rows)
+
+    monkeypatch.setattr(denoiser, "predict", tight)
+    together = pixels(engine32, wishes)
+    assert sizes == [3, 1, 2, 1, 1]
+    assert all(psnr(one, two) >= 80 for one, two in zip(alone, together, strict=True))
+
+
+def test_a_picture_too_large_for_memory_fails_alone(engine32: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = engine32.resolve(recipe()).plan.stages[0]
+    denoiser = engine32.library.denoiser(stage.checkpoint, stage.adapters)
+
+    def never(rows: list[object]) -> torch.Tensor:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr(denoiser, "predict", never)
+    (failed,) = [event for event in engine32.stream([recipe()]) if isinstance(event, Failed)]
+    assert isinstance(failed.error, ResourceError)
+    assert not engine32.busy

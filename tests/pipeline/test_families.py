@@ -1,5 +1,6 @@
 """Every family draws what diffusers' pipeline draws: exact architectures, reduced width, random weights, float32."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -122,3 +123,17 @@ def test_pictures_of_several_families_step_in_one_engine(tmp_path: Path) -> None
     together = [picture.pixels for picture in engine.pictures(wishes)]
     for wish, picture in zip(wishes, together, strict=True):
         assert psnr(engine.pictures([wish])[0].pixels, picture) >= 80
+
+
+def test_folders_that_share_weights_but_not_configs_stay_apart(tmp_path: Path) -> None:
+    one, two = tiny_folder("sd1", tmp_path / "one"), tiny_folder("sd1", tmp_path / "two")
+    config = json.loads((two / "vae/config.json").read_text())
+    (two / "vae/config.json").write_text(json.dumps(config | {"scaling_factor": 0.5}))
+    fields = {"prompt": PROMPT, "seed": 3, "steps": 2, "sampler": "euler", "width": SIDE, "height": SIDE}
+    engine = Engine(str(one), device="cpu", dtype="float32")
+    jobs = [engine.resolve(Recipe.from_dict({**fields, "checkpoint": str(folder)})) for folder in (one, two)]
+    assert jobs[0].recipe.checkpoint_sha256 == jobs[1].recipe.checkpoint_sha256
+    assert jobs[0].plan.key != jobs[1].plan.key
+    together = engine.pictures(jobs)
+    assert psnr(together[1].pixels, ours(two, **{key: fields[key] for key in ("steps", "sampler")})) >= 80
+    assert psnr(together[0].pixels, together[1].pixels) < 60

@@ -52,7 +52,7 @@ def test_a_single_file_of_full_size_draws(checkpoint: Path) -> None:
     engine = Engine(str(checkpoint), device="cpu")
     recipe = Recipe(prompt="a red fox", seed=1, width=64, height=64, steps=1, sampler="euler")
     resolved = engine.resolve(recipe.replace(checkpoint=str(checkpoint)))
-    loaded = engine.library.weights(resolved.recipe.checkpoint_sha256 or "")
+    loaded = engine.library.weights(resolved.plan.stages[0].checkpoint)
     assert loaded.info.family is Family.SD1
     assert (loaded.info.native_size, loaded.info.prediction) == (512, "epsilon")
     assert sum(p.numel() for p in loaded.unet().parameters()) == UNET_PARAMETERS

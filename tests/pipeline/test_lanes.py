@@ -1,15 +1,18 @@
 """Turn-taking, on tickets that are nothing but a lane and a size."""
 
+import itertools
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 
-from laur.pipeline.lanes import Lanes
+from laur.pipeline.lanes import TURNS_PER_DENOISER, Lanes
 
 
-def running(lane: str, rows: int = 1, side: int = 32) -> Any:
-    return SimpleNamespace(lane=lane, latent=torch.zeros(4, side, side), stage=SimpleNamespace(rows=[None] * rows))
+def running(lane: str, rows: int = 1, side: int = 32, denoiser: str = "plain") -> Any:
+    return SimpleNamespace(
+        lane=("base", denoiser, lane), latent=torch.zeros(4, side, side), stage=SimpleNamespace(rows=[None] * rows)
+    )
 
 
 def test_only_tickets_of_one_lane_step_together() -> None:
@@ -20,15 +23,30 @@ def test_only_tickets_of_one_lane_step_together() -> None:
 def test_lanes_take_turns_however_full_one_is() -> None:
     flood, lone = [running("flood") for _ in range(50)], running("lone")
     lanes = Lanes(10**6)
-    served = [lanes.pick([*flood, lone])[0].lane for _ in range(6)]
+    served = [lanes.pick([*flood, lone])[0].lane[-1] for _ in range(6)]
     assert served == ["flood", "lone"] * 3
 
 
-def test_a_new_lane_is_served_next() -> None:
+def test_a_new_lane_waits_for_those_that_waited_longer_and_no_more() -> None:
     lanes, old = Lanes(10**6), [running("a"), running("b")]
     lanes.pick(old)
-    lanes.pick(old)
-    assert lanes.pick([*old, running("new")])[0].lane == "new"
+    served = [lanes.pick([*old, running("new")])[0].lane[-1] for _ in range(3)]
+    assert served == ["b", "a", "new"]
+
+
+def test_newcomers_without_end_starve_nobody() -> None:
+    lanes, old = Lanes(10**6), running("old")
+    lanes.pick([running("first")])
+    served = [lanes.pick([old, running(f"new {turn}")])[0].lane[-1] for turn in range(6)]
+    assert served.count("old") >= 2
+
+
+def test_a_merged_denoiser_is_kept_for_some_turns() -> None:
+    lanes = Lanes(10**6)
+    active = [running("x", denoiser=name) for name in ("one", "two", "three")]
+    served = [lanes.pick(active)[0].lane[1] for _ in range(3 * TURNS_PER_DENOISER)]
+    assert sum(a != b for a, b in itertools.pairwise(served)) == 2
+    assert {served.count(name) for name in ("one", "two", "three")} == {TURNS_PER_DENOISER}
 
 
 def test_the_cap_counts_rows_and_pixels() -> None:

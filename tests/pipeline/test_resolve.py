@@ -98,9 +98,9 @@ def test_unknown_names_are_refused(engine32: Engine) -> None:
 
 
 def test_memory_is_estimated_before_it_is_taken(engine32: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("laur.pipeline.memory.available_bytes", lambda device: 300 * 2**20)
+    monkeypatch.setattr("laur.pipeline.memory.available_bytes", lambda device: 2 * 2**30)
     engine32.resolve(Recipe(prompt="a fox"))
-    with pytest.raises(ResourceError, match="4096x4096 needs about"):
+    with pytest.raises(ResourceError, match="4096x4096 on mini needs about"):
         engine32.resolve(Recipe(prompt="a fox", width=4096, height=4096))
 
 

@@ -98,10 +98,9 @@ def load(engine: Engine, job: Resolved) -> None:
     """Read and place all weights of a plan now, so that what follows is drawing alone."""
     for stage in job.plan.stages:
         engine.library.denoiser(stage.checkpoint, stage.adapters)
-    first = job.plan.stages[0].checkpoint
-    engine.library.decoder(first)
+    engine.library.decoder(job.plan.stages[-1].checkpoint)
     if engine.previews:
-        engine.library.preview(first)
+        engine.library.preview(job.plan.stages[0].checkpoint)
 
 
 class Drawing:

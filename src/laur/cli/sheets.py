@@ -67,7 +67,7 @@ def _strip(saved: Saved, engine: Engine) -> Image:
     from laur.utils.strip import step_strip
 
     recipe = saved.picture.recipe
-    decoder = engine.library.decoder(recipe.checkpoint_sha256 or "")
+    decoder = engine.library.decoder(engine.library.checkpoint(recipe.checkpoint, prediction=recipe.prediction).key)
     frames = [decoder.decode(x0[None])[0].cpu().numpy() for x0 in saved.x0]
     return step_strip(frames, final=saved.picture.image, title=recipe.prompt)
 

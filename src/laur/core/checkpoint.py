@@ -50,6 +50,8 @@ class Checkpoint:
     """The folder or file that it was read from."""
     sha256: str
     """Over the weights; a single file's own sha256, so that AutoV2 is its first ten digits."""
+    key: str
+    """sha256 over the weights, the networks' configs and the tokenizers: what draws, where `sha256` names the file."""
     family: Family
     prediction: str
     """epsilon, v_prediction or sample."""

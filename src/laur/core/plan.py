@@ -63,7 +63,7 @@ class Stage:
     """One checkpoint, one table, the rows of each step and how they combine."""
 
     checkpoint: str
-    """sha256 of the checkpoint's weights."""
+    """`Checkpoint.key`: weights, configs and tokenizers by content."""
     table: SamplerTable
     rows: tuple[RowSpec, ...]
     combine: Combine

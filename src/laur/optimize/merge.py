@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from laur.core.errors import MismatchError
 from laur.optimize.layers import LayerShape
 
 if TYPE_CHECKING:
@@ -45,7 +46,11 @@ def merged_state(
     for found, weight in deltas:
         for layer, delta in found.items():
             if weight:
-                tensor = base[f"{layer}.weight"]
+                tensor = base.get(f"{layer}.weight")
+                if tensor is None:
+                    raise MismatchError(
+                        f"an adapter changes {layer}, which this model does not have; see `laur inspect`"
+                    )
                 delta.check(layer, LayerShape(tuple(tensor.shape)))
                 wanted.setdefault(layer, []).append((delta, weight))
     scratch = _Scratch(base[f"{layer}.weight"].numel() for layer in wanted)

@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from laur.core.errors import LaurError, NumericalError
+from laur.core.errors import LaurError, NumericalError, ResourceError
 from laur.core.recipe import Recipe
+from laur.pipeline import memory
 from laur.pipeline.device import choose
 from laur.pipeline.events import END, Admitted, Cancelled, Done, Event, Failed, Progress, Ticket
 from laur.pipeline.lanes import Lanes
@@ -139,6 +140,10 @@ class Engine:
             predictions = denoiser.predict(rows)
         except LaurError as error:
             return [*events, *(self._fail(running, error) for running in batch)]
+        except RuntimeError as error:
+            if not memory.is_exhausted(error):
+                raise
+            return events + self._smaller(batch)
         sound: list[tuple[Running, Tensor]] = []
         start = 0
         for running, group in zip(batch, groups, strict=True):
@@ -149,6 +154,15 @@ class Engine:
             else:
                 events.append(self._fail(running, self._explain(running, group)))
         return events + self._take(sound)
+
+    def _smaller(self, batch: list[Running]) -> list[Event]:
+        """After memory ran out in a call: the same step in two halves, or the end of a ticket that is alone."""
+        if len(batch) == 1:
+            plan = batch[0].ticket.plan
+            fault = f"memory ran out while drawing {plan.width}x{plan.height}; use a smaller size"
+            return [self._fail(batch[0], ResourceError(fault))]
+        middle = len(batch) // 2
+        return self._advance(batch[:middle]) + self._advance(batch[middle:])
 
     def _rows(self, batch: list[Running]) -> tuple[list[Running], list[list[Row]], list[Event]]:
         """The tickets whose rows could be made, with these; the others fail."""
@@ -185,7 +199,7 @@ class Engine:
         from laur.core.sampler.apply import advance
 
         with torch.inference_mode():
-            step, sha256 = running.step, running.stage.checkpoint
+            step, checkpoint = running.step, running.stage.checkpoint
             prediction = combine(part, running.stage.combine)
             latent, x0 = advance(step, running.latent, prediction, running.noise(), running.x0)
             if running.has_hooks and step.q:  # where q is 0, x0 is the latent itself
@@ -197,10 +211,10 @@ class Engine:
                         f"step {running.steps_done + 1}: an adapter's on_x0 gave NaN or infinity; lower its weight"
                     )
         running.advance(latent, x0)  # outside: what a next stage loads is no part of the inference
-        return self._progress(running, x0, sha256)
+        return self._progress(running, x0, checkpoint)
 
-    def _progress(self, running: Running, x0: Tensor, sha256: str) -> Progress:
-        rgb = self.library.preview(sha256) if self.previews else None
+    def _progress(self, running: Running, x0: Tensor, checkpoint: str) -> Progress:
+        rgb = self.library.preview(checkpoint) if self.previews else None
         return Progress(running.ticket, running.steps_done, running.ticket.plan.steps, x0, rgb)
 
     def _decode(self, finished: Sequence[Running]) -> list[Event]:

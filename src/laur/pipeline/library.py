@@ -77,7 +77,7 @@ class Library:
 
             loaded = load(name, prediction=prediction, variant=variant)
             self._infos[name, prediction] = loaded.info
-            self._loaded.setdefault(loaded.info.sha256, loaded)
+            self._loaded.setdefault(loaded.info.key, loaded)
         return self._infos[name, prediction]
 
     def adapter(self, name: str) -> BaseAdapter:
@@ -99,61 +99,61 @@ class Library:
             raise NotFoundError(f"no adapter with hash {sha256[:10]} is loaded; name it in a recipe first")
         return self._adapters[sha256]
 
-    def weights(self, sha256: str) -> LoadedCheckpoint:
-        """A checkpoint that this library has seen, by content."""
-        if sha256 not in self._loaded:
-            raise NotFoundError(f"no checkpoint with hash {sha256[:10]} is loaded; name it in a recipe first")
-        return self._loaded[sha256]
+    def weights(self, checkpoint: str) -> LoadedCheckpoint:
+        """A checkpoint that this library has seen, by `Checkpoint.key`."""
+        if checkpoint not in self._loaded:
+            raise NotFoundError(f"no checkpoint with hash {checkpoint[:10]} is loaded; name it in a recipe first")
+        return self._loaded[checkpoint]
 
-    def layers(self, sha256: str) -> dict[str, LayerShape]:
+    def layers(self, checkpoint: str) -> dict[str, LayerShape]:
         """Every layer of the checkpoint that an adapter may change, by canonical name."""
-        if sha256 not in self._layers:
+        if checkpoint not in self._layers:
             from laur.optimize.merge import layer_shapes
 
-            loaded = self.weights(sha256)
+            loaded = self.weights(checkpoint)
             layers = layer_shapes(loaded.unet(), "unet")
             for part in loaded.text_parts():
                 layers |= layer_shapes(part.model, part.name)
-            self._layers[sha256] = layers
-        return self._layers[sha256]
+            self._layers[checkpoint] = layers
+        return self._layers[checkpoint]
 
-    def require_fit(self, sha256: str, adapter: BaseAdapter) -> None:
+    def require_fit(self, checkpoint: str, adapter: BaseAdapter) -> None:
         """Raise MismatchError where the adapter was made for another architecture; looked at once for each pair."""
-        if (sha256, adapter.sha256) not in self._fitting:
-            adapter.check(self.layers(sha256))
-            self._fitting.add((sha256, adapter.sha256))
+        if (checkpoint, adapter.sha256) not in self._fitting:
+            adapter.check(self.layers(checkpoint))
+            self._fitting.add((checkpoint, adapter.sha256))
 
-    def encoder(self, sha256: str, uses: Uses) -> TextEncoder:
+    def encoder(self, checkpoint: str, uses: Uses) -> TextEncoder:
         """The checkpoint's text encoder, with what the adapters change in it."""
-        uses = self._text_uses(sha256, uses)
-        return self._kept(self._encoders, (sha256, uses), lambda: self._build_encoder(sha256, uses))
+        uses = self._text_uses(checkpoint, uses)
+        return self._kept(self._encoders, (checkpoint, uses), lambda: self._build_encoder(checkpoint, uses))
 
-    def encode(self, sha256: str, uses: Uses, text: TextSpec) -> States:
+    def encode(self, checkpoint: str, uses: Uses, text: TextSpec) -> States:
         """Cached text states on the library's device."""
         from laur.input.cache import StatesKey
 
-        encoder = self.encoder(sha256, uses)
-        key = StatesKey(encoder.fingerprint, text, self._text_uses(sha256, uses))
-        return self.states.get_or_make(key, lambda: encoder.encode(text))
+        place = self.placement
+        key = StatesKey(f"{checkpoint}/{place.dtype}/{place.device}", text, self._text_uses(checkpoint, uses))
+        return self.states.get_or_make(key, lambda: self.encoder(checkpoint, uses).encode(text))
 
-    def denoiser(self, sha256: str, uses: Uses) -> TorchDenoiser:
+    def denoiser(self, checkpoint: str, uses: Uses) -> TorchDenoiser:
         """The checkpoint's network with the adapters merged in."""
-        return self._kept(self._denoisers, (sha256, uses), lambda: self._build_denoiser(sha256, uses))
+        return self._kept(self._denoisers, (checkpoint, uses), lambda: self._build_denoiser(checkpoint, uses))
 
-    def decoder(self, sha256: str) -> TorchDecoder:
+    def decoder(self, checkpoint: str) -> TorchDecoder:
         """The checkpoint's picture decoder."""
-        if sha256 not in self._decoders:
-            self._decoders[sha256] = self._build_decoder(sha256)
-        return self._decoders[sha256]
+        if checkpoint not in self._decoders:
+            self._decoders[checkpoint] = self._build_decoder(checkpoint)
+        return self._decoders[checkpoint]
 
-    def preview(self, sha256: str) -> LatentToRGB:
+    def preview(self, checkpoint: str) -> LatentToRGB:
         """The checkpoint's linear map from latent to RGB, fitted on first use."""
-        if sha256 not in self._previews:
+        if checkpoint not in self._previews:
             import torch
 
             from laur.core.pytorch.preview import fit
 
-            decoder, info = self.decoder(sha256), self.weights(sha256).info
+            decoder, info = self.decoder(checkpoint), self.weights(checkpoint).info
 
             @torch.inference_mode()
             def encode(picture: torch.Tensor) -> torch.Tensor:
@@ -161,8 +161,8 @@ class Library:
                 mean = encoded.mean if hasattr(encoded, "sample") and hasattr(encoded, "logvar") else encoded
                 return (mean.float() - info.latent_shift) * info.latent_scale
 
-            self._previews[sha256] = fit(encode, downscale=info.downscale)
-        return self._previews[sha256]
+            self._previews[checkpoint] = fit(encode, downscale=info.downscale)
+        return self._previews[checkpoint]
 
     def require_memory(self, plan: Plan, checkpoint: Checkpoint) -> None:
         """Raise ResourceError where one picture of the plan cannot fit."""
@@ -175,16 +175,20 @@ class Library:
             plan.height,
             rows=rows,
             unet=checkpoint.unet_config,
-            vae=self.weights(checkpoint.sha256).vae().config,
+            vae=self.weights(checkpoint.key).vae().config,
             itemsize=itemsize,
             downscale=checkpoint.downscale,
         )
+        if not any(isinstance(kept, tuple) and kept[0] == checkpoint.key for kept in self._denoisers):
+            # placed once, and on a CPU packed once more; files hold halves
+            copies = 2 if self.placement.device.type == "cpu" else 1
+            needed += self.weights(checkpoint.key).weights_bytes() * copies * itemsize // 2
         native = checkpoint.native_size
         memory.require(
             needed,
             memory.available_bytes(self.placement.device),
-            f"a picture of {plan.width}x{plan.height}",
-            f"use a smaller size ({checkpoint.name} was trained at {native}x{native})",
+            f"a picture of {plan.width}x{plan.height} on {checkpoint.name}",
+            f"use a smaller size (it was trained at {native}x{native})",
         )
 
     def _kept(self, kept: OrderedDict[Hashable, T], key: Hashable, build: Callable[[], T]) -> T:
@@ -197,13 +201,13 @@ class Library:
         kept[key] = build()
         return kept[key]
 
-    def locate(self, sha256: str, uses: Uses, rows: list[Row]) -> str:
+    def locate(self, checkpoint: str, uses: Uses, rows: list[Row]) -> str:
         """Name the first layer that gives NaN or infinity for these rows."""
         from laur.core.pytorch.cpu.interface import PlainUNet
         from laur.utils.locate_nan import first_nonfinite
 
-        plain = PlainUNet(self._unet(sha256, uses))
-        denoiser = self.denoiser(sha256, uses).over(plain)
+        plain = PlainUNet(self._unet(checkpoint, uses))
+        denoiser = self.denoiser(checkpoint, uses).over(plain)
         report = first_nonfinite(plain.module, lambda: denoiser.predict(rows))
         return "no single layer" if report is None else str(report)
 
@@ -222,7 +226,7 @@ class Library:
             dtype=place.dtype_name,
             backend="pytorch",
             checkpoint=recipe.checkpoint,
-            checkpoint_sha256=plan.stages[0].checkpoint,
+            checkpoint_sha256=self.weights(plan.stages[0].checkpoint).info.sha256,
             adapters=tuple(
                 AdapterHash(
                     name=ref.name,
@@ -235,48 +239,48 @@ class Library:
             threads=torch.get_num_threads() if place.device.type == "cpu" else None,
         )
 
-    def _build_denoiser(self, sha256: str, uses: Uses) -> TorchDenoiser:
+    def _build_denoiser(self, checkpoint: str, uses: Uses) -> TorchDenoiser:
         from laur.core.pytorch.cpu import accelerate
         from laur.core.pytorch.cpu.interface import PlainUNet
         from laur.core.pytorch.denoiser import TorchDenoiser
 
         place = self.placement
-        unet = self._unet(sha256, uses)
+        unet = self._unet(checkpoint, uses)
         return TorchDenoiser(
             PlainUNet(unet) if self._plain else accelerate(unet),
             device=place.device,
             dtype=place.dtype,
             channels_last=place.channels_last,
-            guidance_width=self.weights(sha256).info.unet_config.get("time_cond_proj_dim"),
+            guidance_width=self.weights(checkpoint).info.unet_config.get("time_cond_proj_dim"),
         )
 
-    def _unet(self, sha256: str, uses: Uses) -> Any:
-        return self._adapted({"unet": self.weights(sha256).unet()}, uses)["unet"]
+    def _unet(self, checkpoint: str, uses: Uses) -> Any:
+        return self._adapted({"unet": self.weights(checkpoint).unet()}, uses)["unet"]
 
-    def _build_encoder(self, sha256: str, uses: Uses) -> TextEncoder:
+    def _build_encoder(self, checkpoint: str, uses: Uses) -> TextEncoder:
         from laur.input.text import TextEncoder
 
-        loaded = self.weights(sha256)
+        loaded = self.weights(checkpoint)
         parts = loaded.text_parts()
         modules = self._adapted({part.name: part.model for part in parts}, uses)
         pairs = [(part.tokenizer, modules[part.name]) for part in parts]
-        return TextEncoder.of(pairs, xl=loaded.info.family.is_xl, fingerprint=sha256)
+        return TextEncoder.of(pairs, xl=loaded.info.family.is_xl, fingerprint=checkpoint)
 
-    def _text_uses(self, sha256: str, uses: Uses) -> Uses:
+    def _text_uses(self, checkpoint: str, uses: Uses) -> Uses:
         """The adapters that change the text encoder; the others share its states."""
-        key = (sha256, uses)
+        key = (checkpoint, uses)
         if key not in self._touching:
-            text = {name: shape for name, shape in self.layers(sha256).items() if not name.startswith("unet.")}
+            text = {name: shape for name, shape in self.layers(checkpoint).items() if not name.startswith("unet.")}
             self._touching[key] = tuple(use for use in uses if self.by_content(use.sha256).deltas(text))
         return self._touching[key]
 
-    def _build_decoder(self, sha256: str) -> TorchDecoder:
+    def _build_decoder(self, checkpoint: str) -> TorchDecoder:
         import torch
 
         from laur.core.pytorch.cpu import accelerate_decoder
         from laur.core.pytorch.decoder import TorchDecoder
 
-        loaded, place = self.weights(sha256), self.placement
+        loaded, place = self.weights(checkpoint), self.placement
         vae = loaded.vae()
         # SDXL's own autoencoder overflows in half precision and says so in its config
         if place.dtype is torch.float16 and getattr(vae.config, "force_upcast", False):

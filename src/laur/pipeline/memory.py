@@ -53,6 +53,13 @@ def available_bytes(device: Any) -> int:
     return int(psutil.virtual_memory().available)
 
 
+def is_exhausted(error: RuntimeError) -> bool:
+    """Whether torch says that memory ran out: a class of its own on accelerators, words on the CPU."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+
+
 def require(needed: int, available: int, what: str, remedy: str) -> None:
     """Raise ResourceError where `needed` exceeds nine tenths of what is `available`."""
     if needed > 0.9 * available:

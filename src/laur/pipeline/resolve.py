@@ -86,7 +86,7 @@ def _adapters(recipe: Recipe, checkpoint: Checkpoint, library: Library) -> list[
         own = [AdapterRef(name=name) for name in checkpoint.defaults.adapters]
         found = [(ref, library.adapter(ref.name)) for ref in own] + found
     for _, adapter in found:
-        library.require_fit(checkpoint.sha256, adapter)
+        library.require_fit(checkpoint.key, adapter)
     return [(AdapterRef(name=ref.name, weight=ref.weight, sha256=adapter.sha256), adapter) for ref, adapter in found]
 
 
@@ -202,7 +202,7 @@ def _stage(
 ) -> Stage:
     """One checkpoint's rows: the prompt alone, or with classifier-free guidance the negative prompt before it."""
     assert recipe.guidance is not None
-    encoder = library.encoder(checkpoint.sha256, uses)
+    encoder = library.encoder(checkpoint.key, ())  # adapters change weights, not windows
     guided = recipe.guidance > 1 and not checkpoint.guidance_embedding
     windows = encoder.windows(recipe.prompt)
     if guided:
@@ -219,7 +219,7 @@ def _stage(
         text = TextSpec(prompt=recipe.negative_prompt, clip_skip=recipe.clip_skip, windows=windows, zeros=zeros)
         rows = (RowSpec(text=text, size_ids=_size_ids(recipe, checkpoint, negative=True)), positive)
     combine = classifier_free(recipe.guidance if guided else 1.0, recipe.guidance_rescale)
-    return Stage(checkpoint=checkpoint.sha256, table=table, rows=rows, combine=combine, adapters=uses)
+    return Stage(checkpoint=checkpoint.key, table=table, rows=rows, combine=combine, adapters=uses)
 
 
 def _size_ids(recipe: Recipe, checkpoint: Checkpoint, *, negative: bool) -> tuple[float, ...] | None:

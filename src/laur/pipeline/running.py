@@ -6,6 +6,7 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
 from laur.core.denoiser import Row
+from laur.core.errors import AdapterError
 from laur.core.noise import Noise
 from laur.core.plan import Stage
 from laur.core.sampler.table import StepCoefficients
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from laur.optimize import BaseAdapter
     from laur.pipeline.events import Ticket
     from laur.pipeline.library import Library
+
+Lane = tuple[Hashable, ...]
+"""Checkpoint and adapters (which make the denoiser), then latent shape and context length."""
 
 
 class Running:
@@ -50,7 +54,7 @@ class Running:
         return self._stage >= len(self.ticket.plan.stages)
 
     @property
-    def lane(self) -> Hashable:
+    def lane(self) -> Lane:
         """What this ticket's next step may share a batch with: denoiser, latent shape, context length."""
         stage = self.stage
         return stage.checkpoint, stage.adapters, tuple(self.latent.shape), self._states[0].context.shape[0]
@@ -70,7 +74,11 @@ class Running:
             )
             for spec, states in zip(self.stage.rows, self._states, strict=True)
         ]
-        return hooked_rows(self._adapters, rows)
+        hooked = hooked_rows(self._adapters, rows)
+        shapes = [tuple(row.context.shape) for row in rows]
+        if [tuple(row.context.shape) for row in hooked] != shapes:
+            raise AdapterError("an adapter's rows changed their number or the length of their context; keep both")
+        return hooked
 
     def noise(self) -> Tensor | None:
         """The draw of the next step, (C, h, w), or None where it takes none."""

@@ -7,11 +7,20 @@ A folder's is that of a list of its components' hashes, whatever the files are c
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from laur.core.errors import CheckpointError
 from laur.pipeline.loading.remember import Remembered
+from laur.pipeline.loading.source import TEXT_ENCODERS
+
+if TYPE_CHECKING:
+    from laur.pipeline.loading.source import Source
+
+_NOTES = {"dtype", "torch_dtype", "transformers_version"}
+"""Entries of configs that say how they were written, not what they mean."""
 
 
 def weights_sha256(files: Mapping[str, Iterable[Path]]) -> str:
@@ -25,6 +34,24 @@ def weights_sha256(files: Mapping[str, Iterable[Path]]) -> str:
         digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     known.save()
     return digest
+
+
+def identity(source: Source, weights: str) -> str:
+    """sha256 over everything that draws: weights (their hash), the networks' configs, the tokenizers' files.
+
+    Two folders may share weights and differ in a latent scale or a vocabulary; their pictures differ then too.
+    Raises CheckpointError.
+    """
+    parts: dict[str, object] = {"weights": weights}
+    for component in source.components:
+        config = source.config(component)
+        parts[component] = {name: config[name] for name in config if name[0] != "_" and name not in _NOTES}
+        if component in TEXT_ENCODERS:
+            kind, folder, options = source.tokenizer(component)
+            files = {file.name: _sha256(file) for file in sorted(folder.glob("*")) if file.is_file()}
+            parts[f"{component}/tokenizer"] = [kind, files, options]
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _of_file(path: Path, known: Remembered) -> str:

@@ -11,7 +11,7 @@ import laur.models
 from laur.core.checkpoint import Checkpoint, Family
 from laur.core.errors import AmbiguousError, CheckpointError
 from laur.pipeline.loading.detect import PREDICTIONS, SD2_NATIVE, Traits, detect
-from laur.pipeline.loading.hashes import file_state, weights_sha256
+from laur.pipeline.loading.hashes import file_state, identity, weights_sha256
 from laur.pipeline.loading.names import Kind, Located, locate
 from laur.pipeline.loading.remember import Remembered
 from laur.pipeline.loading.source import TEXT_ENCODERS, Source, open_source
@@ -143,7 +143,9 @@ def _checkpoint(located: Located, source: Source, traits: Traits, prediction: st
         own = f"lcm-lora-{located.name}"
         adapters = (own,) if own in laur.models.adapter_names() else ()
         fields["defaults"] = dataclasses.replace(traits.defaults, adapters=adapters)
-    return Checkpoint(name=located.name, path=located.path, sha256=weights_sha256(source.files()), **fields)
+    sha256 = weights_sha256(source.files())
+    key = identity(source, sha256)
+    return Checkpoint(name=located.name, path=located.path, sha256=sha256, key=key, **fields)
 
 
 def _ask(info: Checkpoint, source: Source) -> str:
