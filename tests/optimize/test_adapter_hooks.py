@@ -69,6 +69,34 @@ def test_rows_tokens_and_residuals():
     assert hooked_rows([(adapter, 0.0)], [first]) == [first]
 
 
+@pytest.mark.parametrize("gives", [lambda x0: x0[:, :1], lambda x0: None], ids=["another shape", "nothing"])
+def test_what_on_x0_gives_must_have_the_shape_of_x0(gives):
+    class Odd(BaseAdapter):
+        def on_x0(self, step, total, x0):
+            return gives(x0)
+
+    with pytest.raises(AdapterError, match="'Odd' failed in on_x0"):
+        hooked_x0([(Odd(), 1.0)], 1, 4, torch.zeros(4, 2, 2))
+
+
+@pytest.mark.parametrize(
+    "gives",
+    [
+        lambda rows: rows[:0],
+        lambda rows: None,
+        lambda rows: [dataclasses.replace(rows[0], latent=torch.zeros(4, 1, 1))],
+    ],
+    ids=["fewer", "nothing", "another shape"],
+)
+def test_rows_must_stay_as_many_and_as_large(gives):
+    class Odd(BaseAdapter):
+        def rows(self, rows):
+            return gives(rows)
+
+    with pytest.raises(AdapterError, match="'Odd' failed in rows"):
+        hooked_rows([(Odd(), 1.0)], [row()])
+
+
 def test_the_hash_follows_content():
     class Same(BaseAdapter):
         def on_x0(self, step, total, x0):

@@ -32,6 +32,8 @@ def hooked_x0(adapters: Iterable[Weighted], step: int, total: int, x0: Tensor) -
         if weight and overrides(adapter, "on_x0"):
             with _named(adapter, "on_x0"):
                 changed = adapter.on_x0(step, total, x0)
+                if changed.shape != x0.shape:
+                    raise ValueError(f"it gave shape {tuple(changed.shape)} for {tuple(x0.shape)}")
             x0 = changed if weight == 1 else x0.lerp(changed, weight)
     return x0
 
@@ -42,7 +44,10 @@ def hooked_rows(adapters: Sequence[Weighted], rows: list[Row]) -> list[Row]:
         if not weight:
             continue
         with _named(adapter, "rows"):
-            rows = adapter.rows(rows)
+            changed = adapter.rows(rows)
+            if [row.latent.shape for row in changed] != [row.latent.shape for row in rows]:
+                raise ValueError("it must give as many rows as it was given, with latents of the same shape")
+            rows = changed
         if overrides(adapter, "tokens") or overrides(adapter, "residuals"):
             with _named(adapter, "tokens or residuals"):
                 rows = [_conditioned(adapter, weight, row) for row in rows]
