@@ -80,7 +80,6 @@ def main() -> None:
         "openvino_bfloat16": lambda: fresh(ov, 8),
     }
     single = interleaved(one, found.repeats)
-    print({name: min(runs) for name, runs in single.items()}, flush=True)
     batch = interleaved(eight, found.repeats)
     first, second = summary(single, "diffusers_float32"), summary(batch, "diffusers_bfloat16")
     for row in second.values():
