@@ -11,6 +11,8 @@ server can show it as it is. Anything else that escapes is a bug and keeps its s
     ├── AdapterError            an adapter that cannot be read
     │   └── MismatchError       an adapter made for another architecture
     ├── PictureError            a picture file that cannot be read
+    ├── DataError               pictures, captions or a prepared set that cannot be used
+    ├── TrainingError           a training run that cannot start or go on
     ├── ResourceError           too little memory for what was asked
     ├── OutputError             a result that cannot be written: full disk, read-only folder
     ├── MissingDependencyError  an optional package that is not installed
@@ -57,6 +59,14 @@ class MismatchError(AdapterError):
 
 class PictureError(LaurError):
     """A picture file that is missing, damaged or of no format that can be read."""
+
+
+class DataError(LaurError):
+    """Pictures, captions or a prepared set that cannot be used for training or measuring."""
+
+
+class TrainingError(LaurError):
+    """A training configuration that cannot run, or a run that cannot go on."""
 
 
 class ResourceError(LaurError):
