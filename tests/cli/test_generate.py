@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from laur.cli.wish import make_recipe
+from laur.core.recipe import Recipe
 from laur.render.metadata import read
 
 SMALL = ["--size", "64x64", "--steps", "1"]
@@ -196,3 +198,10 @@ def test_a_picture_that_fails_is_said_once_and_named_among_several(laur) -> None
     ]
     assert both.err.splitlines()[-1] == "laur: 2 of 2 pictures failed"
     assert both.files == []
+
+
+def test_another_style_takes_the_place_of_the_recipes_own() -> None:
+    base = Recipe(prompt="a fox", style="ink", adapters=[{"name": "lcm"}, {"name": "ink", "weight": 0.5}])
+    changed = make_recipe({"style": "oil"}, [], base)
+    assert (changed.style, [ref.name for ref in changed.adapters or ()]) == ("oil", ["lcm"])
+    assert make_recipe({"steps": 3}, [], base).adapters == base.adapters

@@ -1,12 +1,14 @@
 """A picture made again from its own file."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from laur.models import adapter_file
 from laur.render.embedded import make_embedded
 from laur.render.metadata import read
 from laur.render.registry import get
@@ -50,6 +52,14 @@ def test_other_precision_is_close_and_said(laur, fox) -> None:
     assert values["path"] == "again.png"
     assert any(recorded in note and other in note for note in values["warnings"])
     assert read(Path("again.png")).provenance.dtype == other
+
+
+def test_a_style_that_has_moved_is_found_by_its_content(laur) -> None:
+    shutil.copyfile(adapter_file("lcm-lora-mini"), "ink.safetensors")
+    assert laur("generate", "a red fox", *SMALL, "--style", "ink.safetensors", "--out", "fox.png").code == 0
+    Path("ink.safetensors").rename("moved.safetensors")
+    outcome = laur("reproduce", "fox.png", "--adapter", "moved.safetensors")
+    assert (outcome.code, outcome.out) == (0, "identical: every pixel is the same\n")
 
 
 def test_another_seed_is_different(laur, fox) -> None:

@@ -46,7 +46,6 @@ BAD = [
     ({"prediction": "eps"}, "prediction 'eps' is unknown; choose one of epsilon, v_prediction, sample"),
     ({"clip_skip": 0}, "clip skip is 0"),
     ({"checkpoint": ""}, "the checkpoint is empty"),
-    ({"checkpoint": None}, "the checkpoint must be text"),
     ({"checkpoint": {"a": 1}}, "the checkpoint must be text"),
     ({"style": 3}, "the style must be text"),
     ({"refiner_start": 1.0}, "refiner start is 1.0; it must be from 0.01 to 0.99"),

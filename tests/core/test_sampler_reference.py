@@ -141,8 +141,17 @@ def test_custom_timesteps_are_diffusers(name: str, kind: Any, timesteps: tuple[i
 @pytest.mark.parametrize("original", [8, 10, 30, 100, 1000])
 @pytest.mark.parametrize(("name", "kind"), [("lcm", LCMScheduler), ("tcd", TCDScheduler)])
 def test_original_inference_steps_are_diffusers(name: str, kind: Any, original: int) -> None:
+    """As the scheduler's configuration gives them."""
     table = build_table(name, SD, prediction="epsilon", steps=7, original_inference_steps=original)
-    run = theirs(kind(**diffusers_betas(SD)), num_inference_steps=7, original_inference_steps=original)
+    run = theirs(kind(**diffusers_betas(SD), original_inference_steps=original), num_inference_steps=7)
+    assert distance(ours(table), run) < TOLERANCE
+
+
+@pytest.mark.parametrize("steps", [1, 4, 7, 60])
+def test_tcd_on_every_timestep_is_diffusers(steps: int) -> None:
+    """Which diffusers takes for any number of original steps that is given for a run."""
+    table = build_table("tcd", SD, prediction="epsilon", steps=steps, original_inference_steps=1000)
+    run = theirs(TCDScheduler(**diffusers_betas(SD)), num_inference_steps=steps, original_inference_steps=1000)
     assert distance(ours(table), run) < TOLERANCE
 
 

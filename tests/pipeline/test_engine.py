@@ -1,5 +1,6 @@
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pytest
@@ -225,6 +226,23 @@ def test_a_hook_that_raises_fails_its_own_ticket(engine32: Engine, hook: str) ->
     (error,) = failures(engine32, with_own("broken"), recipe(seed=9))
     assert isinstance(error, AdapterError)
     assert "'broken' failed in" in str(error)
+
+
+@pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda self, row: (torch.zeros(3, 5, 7),),
+        lambda self, row: (torch.zeros(1),) * 3,
+        lambda self, row: (torch.zeros(128, 16, 16),) if row.context.mean() > self.mean else (torch.zeros(1),),
+    ],
+    ids=["wrong shape", "wrong number", "differing"],
+)
+def test_residuals_that_the_network_cannot_take_fail_their_own_pictures(engine32: Engine, given: Any) -> None:
+    register("broken", type("Broken", (BaseAdapter,), {"residuals": given, "mean": 0.0}))
+    errors = failures(engine32, with_own("broken"), recipe(seed=9), with_own("broken", prompt="a blue bird"))
+    assert len(errors) == 2
+    assert all(isinstance(error, AdapterError) for error in errors)
 
 
 @pytest.mark.usefixtures("registered")

@@ -1,9 +1,12 @@
 import dataclasses
+from pathlib import Path
 
 import pytest
 
+from helpers.tiny import tiny_folder
 from laur.core.errors import NotFoundError, RecipeError, ResourceError
 from laur.core.recipe import AdapterRef, Recipe
+from laur.optimize import ADAPTERS, BaseAdapter, register
 from laur.pipeline.engine import Engine
 
 
@@ -64,6 +67,8 @@ def test_a_style_adapter_keeps_the_acceleration(engine32: Engine) -> None:
         ({"negative_prompt": "blue"}, "no effect"),
         ({"guidance": 4.0}, "1 to 2"),
         ({"adapters": (), "sampler": "lcm"}, "without LCM-LoRA"),
+        ({"guidance_rescale": 0.7}, "guidance rescale has no effect"),
+        ({"refiner_start": 0.5}, "refiner start has no effect"),
     ],
 )
 def test_what_the_user_should_know_is_said(engine32: Engine, fields: dict[str, object], words: str) -> None:
@@ -116,3 +121,34 @@ def test_a_style_is_taken_once_also_without_hashes(engine32: Engine) -> None:
     bare = tuple(dataclasses.replace(ref, sha256=None) for ref in filled.adapters or ())
     again = engine32.resolve(filled.replace(checkpoint_sha256=None, adapters=bare)).recipe
     assert again.adapters == filled.adapters
+
+
+def test_a_style_added_to_a_filled_recipe_is_drawn_with(engine32: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ADAPTERS, "_sources", {})
+    register("calm", type("Calm", (BaseAdapter,), {"on_x0": lambda self, step, total, x0: x0 * 0.9}))
+    filled = engine32.resolve(Recipe(prompt="a fox", seed=3)).recipe
+    styled = engine32.resolve(filled.replace(style="calm"))
+    assert [ref.name for ref in styled.recipe.adapters or ()] == ["lcm-lora-mini", "calm"]
+    assert len(styled.plan.stages[0].adapters) == 2
+    assert engine32.resolve(styled.recipe).recipe == styled.recipe
+
+
+def test_an_engine_keeps_apart_its_own_checkpoint_and_one_that_is_named(tmp_path: Path) -> None:
+    own = str(tiny_folder("sd1", tmp_path / "own"))
+    engine = Engine(own, device="cpu", dtype="float32")
+    assert engine.resolve(Recipe(prompt="a fox")).recipe.checkpoint == own
+    assert engine.resolve(Recipe(prompt="a fox", checkpoint="mini")).recipe.checkpoint == "mini"
+
+
+def test_a_refiner_alone_is_warned_of(tmp_path: Path) -> None:
+    engine = Engine(str(tiny_folder("sdxl-refiner", tmp_path / "refiner")), device="cpu", dtype="float32")
+    assert any("is a refiner" in warning for warning in engine.resolve(Recipe(prompt="a fox")).warnings)
+
+
+def test_the_teachers_schedule_is_recorded_for_tcd_too(engine32: Engine) -> None:
+    open_wish = Recipe(prompt="a fox", seed=1, sampler="tcd")
+    filled = engine32.resolve(open_wish)
+    assert filled.recipe.original_inference_steps == 50
+    assert engine32.resolve(filled.recipe).plan == engine32.resolve(open_wish).plan
+    dense = engine32.resolve(open_wish.replace(original_inference_steps=1000, steps=3))
+    assert [step.timestep for step in dense.plan.stages[0].table.steps] == [999, 666, 333]

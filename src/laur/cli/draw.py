@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from laur.cli.console import interrupts_held, one_line
 from laur.core.errors import LaurError
+from laur.core.recipe import DEFAULT_CHECKPOINT
 from laur.utils.imports import collector_paused
 
 if TYPE_CHECKING:
@@ -80,8 +81,9 @@ def open_engine(order: Order) -> Engine:
     library = Library(choose(order.device, order.dtype))
     for name in [ref.name for ref in recipe.adapters or ()] + ([recipe.style] if recipe.style else []):
         library.adapter(name)
-    library.checkpoint(recipe.checkpoint, prediction=recipe.prediction, variant=order.variant)
-    return Engine(recipe.checkpoint, prediction=recipe.prediction, library=library, previews=order.previews)
+    name = recipe.checkpoint or DEFAULT_CHECKPOINT
+    library.checkpoint(name, prediction=recipe.prediction, variant=order.variant)
+    return Engine(name, prediction=recipe.prediction, library=library, previews=order.previews)
 
 
 @collector_paused()
@@ -120,7 +122,7 @@ class Drawing:
     def run(self) -> Engine:
         """Draw and save everything. Raises LaurError before anything is drawn, or if a file cannot be written."""
         order = self.order
-        self.display.busy(f"loading {order.recipe.checkpoint}")
+        self.display.busy(f"loading {order.recipe.checkpoint or DEFAULT_CHECKPOINT}")
         engine = open_engine(order)
         jobs = plan(engine, order.recipe, order.count)
         for text in dict.fromkeys(text for job in jobs for text in job.warnings):

@@ -56,7 +56,11 @@ def _show(facts: Facts) -> None:
     for name, value in facts.values.items():
         if value not in (None, "", [], {}):
             table.add_row(Text(name.replace("_", " ")), Text(_words(value)))
-    console().print(table)
+    screen = console()
+    with screen.capture() as shown:
+        screen.print(table)
+    for line in shown.get().splitlines():
+        typer.echo(line.rstrip())  # rich fills the last column up, which is in the way in a pipe
 
 
 def _words(value: Any) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import signal
 import sys
+import threading
 from types import FrameType
 
 INTERRUPTED = 130
@@ -21,7 +24,20 @@ def main() -> None:
         code = run()
     except KeyboardInterrupt:
         code = INTERRUPTED
-    sys.exit(code)
+    _leave(code)
+
+
+def _leave(code: int) -> None:
+    """Exit without freeing a gigabyte of weights object by object, which takes a second: the system does it at once."""
+    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
+        sys.exit(code)  # the interpreter waits for what still runs
+    atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage,reportAttributeAccessIssue] # temporary folders, logs
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        sys.exit(code)  # a closed pipe: the interpreter has its own way with those
+    os._exit(code)
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from laur.core.errors import AdapterError, LaurError, NotFoundError, PictureError
-from laur.core.recipe import AdapterRef, Recipe
+from laur.core.recipe import DEFAULT_CHECKPOINT, AdapterRef, Recipe
 
 if TYPE_CHECKING:
     from laur.pipeline.device import Placement
@@ -44,14 +44,14 @@ def remake(
     from laur.pipeline.library import Library
 
     recipe, notes = _wish(found)
-    if model is not None:
-        recipe = recipe.replace(checkpoint=model)
+    checkpoint = model or recipe.checkpoint or DEFAULT_CHECKPOINT
+    recipe = recipe.replace(checkpoint=checkpoint)
     placement, said = _placement(found.provenance, device, dtype)
     library = Library(placement)
     if variant is not None:
-        library.checkpoint(recipe.checkpoint, prediction=recipe.prediction, variant=variant)
+        library.checkpoint(checkpoint, prediction=recipe.prediction, variant=variant)
     recipe = _at_hand(recipe, library, adapters, anyway=anyway)
-    engine = Engine(recipe.checkpoint, prediction=recipe.prediction, library=library)
+    engine = Engine(checkpoint, prediction=recipe.prediction, library=library)
     job = engine.resolve(recipe)
     picture = engine.pictures([job])[0]
     made_by = picture.provenance
@@ -91,7 +91,7 @@ def _lacking(parsed: dict[str, str]) -> str:
 def _assumed(parsed: dict[str, str], recipe: Recipe) -> list[str]:
     notes = ["it holds A1111's parameters alone, which leave details open; equal pixels are not to be expected"]
     if "Model" not in parsed:
-        notes.append(f"assumed: model {recipe.checkpoint}")
+        notes.append(f"assumed: model {recipe.checkpoint or DEFAULT_CHECKPOINT}")
     if parsed.get("RNG", "GPU").upper() != "CPU":
         notes.append("assumed: noise from torch's CPU generator; this picture's was probably drawn on a GPU")
     if "Schedule type" in parsed and parsed["Schedule type"].lower() not in {"automatic", "normal", "uniform"}:
@@ -125,17 +125,19 @@ def _at_hand(recipe: Recipe, library: Library, files: Sequence[str], *, anyway: 
     recipe = _model_at_hand(recipe, library, missing, anyway=anyway)
     given = {library.adapter(name).sha256: name for name in files}
     adapters: list[AdapterRef] = []
+    style = recipe.style
     for ref in recipe.adapters or ():
         name = next((n for n in _names(ref, given) if _is_content(library, n, ref.sha256, anyway=anyway)), None)
         if name is None:
             missing.append(f"adapter {ref.name}{_hash(ref.sha256)}")
         else:
             adapters.append(replace(ref, name=name, sha256=None if anyway else ref.sha256))
+            style = name if ref.name == recipe.style else style
     if missing:
         raise NotFoundError(
             f"cannot make it again; missing: {', '.join(missing)}; name the files with --model and --adapter"
         )
-    return recipe.replace(adapters=None if recipe.adapters is None else tuple(adapters))
+    return recipe.replace(adapters=None if recipe.adapters is None else tuple(adapters), style=style)
 
 
 def _model_at_hand(recipe: Recipe, library: Library, missing: list[str], *, anyway: bool) -> Recipe:

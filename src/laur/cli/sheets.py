@@ -67,7 +67,8 @@ def _strip(saved: Saved, engine: Engine) -> Image:
     from laur.utils.strip import step_strip
 
     recipe = saved.picture.recipe
-    decoder = engine.library.decoder(engine.library.checkpoint(recipe.checkpoint, prediction=recipe.prediction).key)
+    checkpoint = engine.library.checkpoint(recipe.checkpoint or engine.checkpoint, prediction=recipe.prediction)
+    decoder = engine.library.decoder(checkpoint.key)
     frames = [decoder.decode(x0[None])[0].cpu().numpy() for x0 in saved.x0]
     return step_strip(frames, final=saved.picture.image, title=recipe.prompt)
 
@@ -81,7 +82,7 @@ def _attention(saved: Saved, engine: Engine) -> Image:
 
     recipe = saved.picture.recipe
     library = Library(engine.library.placement, plain=True)
-    watched = Engine(recipe.checkpoint, prediction=recipe.prediction, library=library)
+    watched = Engine(recipe.checkpoint or engine.checkpoint, prediction=recipe.prediction, library=library)
     job = watched.resolve(recipe)
     stage = job.plan.stages[0]
     network = library.denoiser(stage.checkpoint, stage.adapters).network

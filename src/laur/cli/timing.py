@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from laur.core.recipe import DEFAULT_CHECKPOINT
+
 if TYPE_CHECKING:
     from laur.core.recipe import Recipe
     from laur.pipeline.engine import Engine
@@ -80,7 +82,7 @@ def _cold(recipe: Recipe, parts: dict[str, float], device: str | None, dtype: st
     with _timed(parts, "open the checkpoint"):
         from laur.pipeline.engine import Engine
 
-        engine = Engine(recipe.checkpoint, device=device, dtype=dtype)
+        engine = Engine(recipe.checkpoint or DEFAULT_CHECKPOINT, device=device, dtype=dtype)
     with _timed(parts, "plan, read the text encoder"):
         job = engine.resolve(recipe)
     stage = job.plan.stages[0]

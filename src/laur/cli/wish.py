@@ -27,6 +27,8 @@ def make_recipe(fields: Mapping[str, Any], adapters: Sequence[str], base: Recipe
         if "prompt" not in given:
             raise RecipeError("there is no prompt; say what to draw, as in: laur generate 'a red fox'")
         return Recipe(**given)
+    if "style" in given and "adapters" not in given and base.style is not None and base.adapters is not None:
+        given["adapters"] = tuple(ref for ref in base.adapters if ref.name != base.style)  # it takes the other's place
     for name, recorded in _CONTENT.items():
         if name in given:
             given[recorded] = None

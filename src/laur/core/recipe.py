@@ -19,6 +19,8 @@ from typing import Any
 from laur.core.errors import RecipeError
 from laur.core.sampler import SAMPLERS
 
+DEFAULT_CHECKPOINT = "mini"
+"""What an engine loads that is not told otherwise."""
 PROMPT_LIMIT = 10_000
 SIZE_LIMIT = 16_384
 STEPS_LIMIT = 1_000
@@ -71,18 +73,21 @@ class Recipe:
     """Pixels, 16 and up; drawn at the next multiple of 8 and cropped."""
     height: int | None = None
     sampler: str | None = None
-    checkpoint: str = "mini"
-    """Embedded name, path or hub id."""
+    checkpoint: str | None = None
+    """Embedded name, path or hub id; None is the engine's own."""
     checkpoint_sha256: str | None = None
     adapters: tuple[AdapterRef, ...] | None = None
-    """None takes the checkpoint's own for the sampler; () is none at all."""
+    """None takes the checkpoint's own for the sampler; so does an open recipe whose adapters accelerate nothing. () is
+    none at all. A filled recipe names every one, the style's among them."""
     style: str | None = None
+    """A style's adapter by name or file; once filled, `adapters` holds it too, with its weight."""
     clip_skip: int = 1
     guidance_rescale: float = 0.0
     timesteps: tuple[int, ...] | None = None
     """Custom timesteps, falling; then `steps` is their number."""
     original_inference_steps: int | None = None
-    """LCM and TCD: the teacher's schedule that the few steps are picked from."""
+    """LCM and TCD: the teacher's schedule that the few steps are picked from (50); the model's whole number of
+    timesteps (1000) picks from all of them."""
     eta: float | None = None
     """DDIM's eta, TCD's gamma: 0 is deterministic."""
     prediction: str | None = None
@@ -249,5 +254,5 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "refiner": _named,
     "refiner_sha256": _named,
 }
-_REQUIRED = {"prompt", "negative_prompt", "checkpoint", "clip_skip", "guidance_rescale"}
+_REQUIRED = {"prompt", "negative_prompt", "clip_skip", "guidance_rescale"}
 _FLOATS = ("guidance", "guidance_rescale", "eta", "refiner_start")

@@ -206,7 +206,8 @@ def _require_match(
         made_for = f"{family} (cross-attention width {width})" if family else f"cross-attention width {width}"
         has = f"{FAMILIES[own]} ({own})" if own in FAMILIES else f"{own}"
         raise MismatchError(
-            f"{source} is made for {made_for}; this checkpoint has {has}; choose an adapter made for it"
+            f"{source} is made for {made_for}; this checkpoint has {has}; choose an adapter made for it, "
+            "or --adapter none"
         )
     if missing:
         first = missing[0].key

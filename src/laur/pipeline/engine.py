@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from laur.core.errors import LaurError, NumericalError, ResourceError
-from laur.core.recipe import Recipe
+from laur.core.errors import AdapterError, LaurError, NumericalError, ResourceError
+from laur.core.recipe import DEFAULT_CHECKPOINT, Recipe
 from laur.pipeline import memory
 from laur.pipeline.device import choose
 from laur.pipeline.events import END, Admitted, Cancelled, Done, Event, Failed, Progress, Ticket
@@ -40,7 +40,7 @@ class Engine:
 
     def __init__(
         self,
-        checkpoint: str = "mini",
+        checkpoint: str = DEFAULT_CHECKPOINT,
         *,
         device: str | None = None,
         dtype: str | None = None,
@@ -69,8 +69,8 @@ class Engine:
     # ------------------------------------------------------------------ plans
 
     def resolve(self, recipe: Recipe) -> Resolved:
-        """Plan a recipe for this engine; its default checkpoint becomes the engine's."""
-        if recipe.checkpoint == "mini" and self.checkpoint != "mini" and recipe.checkpoint_sha256 is None:
+        """Plan a recipe for this engine; one without a checkpoint takes the engine's."""
+        if recipe.checkpoint is None:
             recipe = recipe.replace(checkpoint=self.checkpoint)
         if recipe.prediction is None and recipe.checkpoint == self.checkpoint and self.prediction is not None:
             recipe = recipe.replace(prediction=self.prediction)
@@ -140,10 +140,12 @@ class Engine:
             predictions = denoiser.predict(rows)
         except LaurError as error:
             return [*events, *(self._fail(running, error) for running in batch)]
-        except RuntimeError as error:
-            if not memory.is_exhausted(error):
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            if memory.is_exhausted(error):
+                return events + self._smaller(batch)
+            if not batch[0].changes_rows:  # the same for all: a lane shares its adapters
                 raise
-            return events + self._smaller(batch)
+            return events + self._alone(batch, error)
         sound: list[tuple[Running, Tensor]] = []
         start = 0
         for running, group in zip(batch, groups, strict=True):
@@ -163,6 +165,14 @@ class Engine:
             return [self._fail(batch[0], ResourceError(fault))]
         middle = len(batch) // 2
         return self._advance(batch[:middle]) + self._advance(batch[middle:])
+
+    def _alone(self, batch: list[Running], error: Exception) -> list[Event]:
+        """After a call failed on rows that adapters had changed: each ticket by itself, so that only the faulty end."""
+        if len(batch) > 1:
+            return [event for running in batch for event in self._advance([running])]
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        fault = f"the network cannot take what an adapter's rows, tokens or residuals gave: {reason}"
+        return [self._fail(batch[0], AdapterError(fault))]
 
     def _rows(self, batch: list[Running]) -> tuple[list[Running], list[list[Row]], list[Event]]:
         """The tickets whose rows could be made, with these; the others fail."""

@@ -225,7 +225,7 @@ class Library:
             device=str(place.device),
             dtype=place.dtype_name,
             backend="pytorch",
-            checkpoint=recipe.checkpoint,
+            checkpoint=recipe.checkpoint or self.weights(plan.stages[0].checkpoint).info.name,
             checkpoint_sha256=self.weights(plan.stages[0].checkpoint).info.sha256,
             adapters=tuple(
                 AdapterHash(

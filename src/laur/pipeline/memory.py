@@ -53,7 +53,7 @@ def available_bytes(device: Any) -> int:
     return int(psutil.virtual_memory().available)
 
 
-def is_exhausted(error: RuntimeError) -> bool:
+def is_exhausted(error: Exception) -> bool:
     """Whether torch says that memory ran out: a class of its own on accelerators, words on the CPU."""
     import torch
 

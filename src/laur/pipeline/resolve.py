@@ -10,14 +10,15 @@ import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from laur.core.checkpoint import Checkpoint
+from laur.core.checkpoint import Checkpoint, Family
 from laur.core.errors import RecipeError
 from laur.core.guidance import classifier_free
 from laur.core.plan import AdapterUse, Plan, RowSpec, Stage, TextSpec
-from laur.core.recipe import AdapterRef, Recipe
+from laur.core.recipe import DEFAULT_CHECKPOINT, AdapterRef, Recipe
 from laur.core.sampler import DEFAULT_ETA, DISTILLED
 from laur.core.sampler.build import build_table, split_at
 from laur.core.sampler.table import SamplerTable
+from laur.core.sampler.timesteps import ORIGINAL_STEPS
 
 if TYPE_CHECKING:
     from laur.optimize import BaseAdapter
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 AESTHETIC_SCORE, NEGATIVE_AESTHETIC_SCORE = 6.0, 2.5
 """What SDXL's refiner is told, as diffusers tells it."""
 REFINER_START = 0.8
-LCM_ORIGINAL_STEPS = 50
 LCM_GUIDANCE_LIMIT = 2.0
 SEED_RANGE = 2**32
 """Drawn seeds stay in A1111's range."""
@@ -43,11 +43,12 @@ class Resolved:
 
 def resolve(recipe: Recipe, library: Library) -> Resolved:
     """Fill `recipe` and plan it. Errors: RecipeError, NotFoundError, CheckpointError, AdapterError, ResourceError."""
-    checkpoint = library.checkpoint(recipe.checkpoint, prediction=recipe.prediction)
-    _same_content("checkpoint", recipe.checkpoint, recipe.checkpoint_sha256, checkpoint.sha256)
+    name = recipe.checkpoint or DEFAULT_CHECKPOINT
+    checkpoint = library.checkpoint(name, prediction=recipe.prediction)
+    _same_content("checkpoint", name, recipe.checkpoint_sha256, checkpoint.sha256)
     adapters = _adapters(recipe, checkpoint, library)
     filled = _fill(recipe, checkpoint, adapters)
-    warnings = _warnings(filled, checkpoint, adapters)
+    warnings = [*_warnings(filled, checkpoint, adapters), *_without_effect(recipe, filled, checkpoint)]
     stages = _stages(filled, checkpoint, adapters, library)
     if filled.refiner is not None:
         refiner = library.checkpoint(filled.refiner)
@@ -74,9 +75,9 @@ def _adapters(recipe: Recipe, checkpoint: Checkpoint, library: Library) -> list[
     # a filled recipe has both; the hash alone only says which weights are meant
     recorded = recipe.checkpoint_sha256 is not None and recipe.adapters is not None
     found = [(ref, library.adapter(ref.name)) for ref in recipe.adapters or ()]
-    if recipe.style is not None and not recorded:
+    if recipe.style is not None:
         style = library.adapter(recipe.style)
-        if all(adapter is not style for _, adapter in found):  # a recipe whose hashes were taken out names it already
+        if all(adapter.sha256 != style.sha256 for _, adapter in found):  # a filled recipe names it already
             found.append((AdapterRef(name=recipe.style), style))
     for ref, adapter in found:
         _same_content("adapter", ref.name, ref.sha256, adapter.sha256)
@@ -119,6 +120,7 @@ def _fill(recipe: Recipe, checkpoint: Checkpoint, adapters: list[tuple[AdapterRe
         width=recipe.width or native,
         height=recipe.height or native,
         sampler=sampler,
+        checkpoint=recipe.checkpoint or DEFAULT_CHECKPOINT,
         checkpoint_sha256=checkpoint.sha256,
         adapters=tuple(ref for ref, _ in adapters),
         eta=recipe.eta if recipe.eta is not None else DEFAULT_ETA.get(sampler),
@@ -129,10 +131,10 @@ def _fill(recipe: Recipe, checkpoint: Checkpoint, adapters: list[tuple[AdapterRe
 
 
 def _original_steps(recipe: Recipe, sampler: str) -> int | None:
-    """LCM's teacher schedule; custom timesteps are given on the model's whole schedule instead."""
-    if recipe.original_inference_steps is not None or recipe.timesteps is not None or sampler != "lcm":
+    """The teacher's schedule; custom timesteps are given on the model's whole schedule instead."""
+    if recipe.original_inference_steps is not None or recipe.timesteps is not None or sampler not in DISTILLED:
         return recipe.original_inference_steps
-    return max(LCM_ORIGINAL_STEPS, recipe.steps or 0)
+    return max(ORIGINAL_STEPS, recipe.steps or 0)
 
 
 def _warnings(recipe: Recipe, checkpoint: Checkpoint, adapters: list[tuple[AdapterRef, BaseAdapter]]) -> list[str]:
@@ -151,6 +153,19 @@ def _warnings(recipe: Recipe, checkpoint: Checkpoint, adapters: list[tuple[Adapt
         notes.append(f"sampler {recipe.sampler} without LCM-LoRA or an LCM checkpoint gives blurred pictures")
     if accelerated and recipe.sampler not in DISTILLED:
         notes.append(f"LCM-LoRA with sampler {recipe.sampler}: it was distilled for lcm and tcd")
+    return notes
+
+
+def _without_effect(asked: Recipe, filled: Recipe, checkpoint: Checkpoint) -> list[str]:
+    """Wishes that change nothing, which the user had rather know."""
+    assert filled.guidance is not None
+    notes: list[str] = []
+    if filled.guidance_rescale and (filled.guidance <= 1 or checkpoint.guidance_embedding):
+        notes.append(f"guidance rescale has no effect at guidance {filled.guidance:g} without a second prediction")
+    if asked.refiner_start is not None and asked.refiner is None:
+        notes.append("refiner start has no effect without a refiner")
+    if checkpoint.family is Family.SDXL_REFINER:
+        notes.append(f"{checkpoint.name} is a refiner, made to finish another model's pictures; give it as the refiner")
     return notes
 
 

@@ -99,6 +99,14 @@ class Running:
 
         return any(weight and overrides(adapter, "on_x0") for adapter, weight in self._adapters)
 
+    @property
+    def changes_rows(self) -> bool:
+        """Whether any adapter may change the rows that the network sees."""
+        from laur.optimize.hooks import overrides
+
+        hooks = ("rows", "tokens", "residuals")
+        return any(weight and overrides(adapter, hook) for adapter, weight in self._adapters for hook in hooks)
+
     def advance(self, latent: Tensor, x0: Tensor) -> None:
         """Take the outcome of the step and move on to the next, or into the next stage."""
         self._draws += self.step.draws

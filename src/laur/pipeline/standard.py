@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from laur.core.errors import RecipeError
-from laur.core.recipe import Recipe
+from laur.core.recipe import DEFAULT_CHECKPOINT, Recipe
 from laur.pipeline.engine import Engine
 from laur.pipeline.resolve import Resolved
 
@@ -59,7 +59,7 @@ class StandardPipeline:
 
     def __init__(
         self,
-        checkpoint: str = "mini",
+        checkpoint: str | None = None,
         style: str | None = None,
         *,
         device: str | None = None,
@@ -67,9 +67,14 @@ class StandardPipeline:
         prediction: str | None = None,
         engine: Engine | None = None,
     ) -> None:
-        """Errors: NotFoundError, CheckpointError. An `engine` that is given is used as it is."""
-        self.engine = engine or Engine(checkpoint, device=device, dtype=dtype, prediction=prediction)
-        self.checkpoint = checkpoint
+        """`checkpoint` is mini, or that of the `engine`, which is used as it is.
+
+        Errors: NotFoundError, CheckpointError.
+        """
+        self.engine = engine or Engine(
+            checkpoint or DEFAULT_CHECKPOINT, device=device, dtype=dtype, prediction=prediction
+        )
+        self.checkpoint = checkpoint or self.engine.checkpoint
         self.style = style
 
     def plan(
@@ -103,7 +108,7 @@ class StandardPipeline:
 def generate(
     prompt: str | Sequence[str],
     *,
-    checkpoint: str = "mini",
+    checkpoint: str = DEFAULT_CHECKPOINT,
     n: int = 1,
     seed: int | None = None,
     device: str | None = None,

@@ -112,7 +112,7 @@ def recipe_from_parameters(parsed: Mapping[str, str]) -> Recipe | None:
             width=int(parsed["Size-1"]),
             height=int(parsed["Size-2"]),
             sampler=ours[parsed["Sampler"].lower()],
-            checkpoint=parsed.get("Model") or "mini",
+            checkpoint=parsed.get("Model") or None,
             adapters=adapters,
             clip_skip=int(parsed.get("Clip skip", "1")),
         )

@@ -57,8 +57,7 @@ def build_table(
         steps_offset: added to leading timesteps.
         set_alpha_to_one: DDIM ends without noise, not at timestep 0.
         timesteps: custom timesteps, falling; not for `ddim`.
-        original_inference_steps: `lcm`: steps of the teacher's schedule (50) that the few are picked from; `tcd`: if
-            given, they are picked from all timesteps.
+        original_inference_steps: `lcm` and `tcd`: steps of the teacher's schedule (50) that the few are picked from.
         eta: DDIM's eta or TCD's gamma; None takes `DEFAULT_ETA`.
 
     Raises:

@@ -13,7 +13,7 @@ from laur.core.sampler.timesteps import distilled
 
 def steps(request: TableRequest) -> list[StepCoefficients]:
     """The steps of a run; x0 is the value of the consistency function."""
-    timesteps = distilled(request, dense=False)
+    timesteps = distilled(request)
     targets = [Level.at(request.schedule, t) for t in timesteps[1:]] + [Level(1.0, 0.0)]
     table: list[StepCoefficients] = []
     for index, (t, target) in enumerate(zip(timesteps, targets, strict=True)):

@@ -15,8 +15,12 @@ from laur.core.sampler.timesteps import distilled
 
 
 def steps(request: TableRequest) -> list[StepCoefficients]:
-    """The steps of a run. Given `original_inference_steps`, timesteps are picked from the whole schedule."""
-    timesteps = distilled(request, dense=request.original_inference_steps is not None)
+    """The steps of a run.
+
+    diffusers picks from every timestep as soon as `original_inference_steps` is given, whatever its value; here the
+    value means what it means for LCM, and T itself picks from every timestep.
+    """
+    timesteps = distilled(request)
     table: list[StepCoefficients] = []
     for index, (t, after) in enumerate(zip(timesteps, [*timesteps[1:], 0], strict=True)):
         middle = Level.at(request.schedule, _middle(after, request.eta))

@@ -37,10 +37,10 @@ def open_ended(request: TableRequest) -> list[int]:
     return [int(value) for value in _spaced(request, request.steps + 1)[:-1]]
 
 
-def distilled(request: TableRequest, *, dense: bool) -> list[int]:
+def distilled(request: TableRequest) -> list[int]:
     """Evenly spaced picks from the teacher's schedule (LCM and TCD).
 
-    The teacher's schedule is k - 1, 2k - 1, … with k = T // original steps; with `dense` it is every timestep.
+    The teacher's schedule is k - 1, 2k - 1, … with k = T // original steps.
     """
     if request.timesteps is not None:
         return list(request.timesteps)
@@ -55,7 +55,7 @@ def distilled(request: TableRequest, *, dense: bool) -> list[int]:
             f"steps is {request.steps}, but they are picked from {original}; "
             "take fewer steps or more original_inference_steps"
         )
-    origin = np.arange(T) if dense else np.arange(1, original + 1) * (T // original) - 1
+    origin = np.arange(1, original + 1) * (T // original) - 1
     picks = np.floor(np.linspace(0, len(origin), request.steps, endpoint=False)).astype(np.int64)
     return [int(value) for value in origin[::-1][picks]]
 

@@ -81,7 +81,7 @@ class PlainUNet:
         states = context if isinstance(context, Tensor) else torch.stack(list(context))
         extra: dict[str, Any] = {}
         if residuals is not None:
-            *skips, middle = (residual.to(dtype) for residual in residuals)
+            *skips, middle = (residual.to(dtype) for residual in _counted(residuals, _skips(unet)))
             extra = {"down_block_additional_residuals": tuple(skips), "mid_block_additional_residual": middle}
         with torch.no_grad():
             y = unet(
@@ -99,3 +99,15 @@ class PlainUNet:
     def load(self, changed: Mapping[str, Tensor]) -> None:
         """See Network."""
         self._weights.load(changed)
+
+
+def _skips(unet: Any) -> int:
+    """How many skip connections diffusers' U-Net has: the first convolution's, each layer's, each downsampler's."""
+    return 1 + sum(len(block.resnets) + len(block.downsamplers or ()) for block in unet.down_blocks)
+
+
+def _counted(residuals: Sequence[Tensor], skips: int) -> Sequence[Tensor]:
+    """diffusers would leave out in silence what is too much or too little."""
+    if len(residuals) != skips + 1:
+        raise ValueError(f"{len(residuals)} residuals for {skips} skip connections and the middle block")
+    return residuals

@@ -133,12 +133,12 @@ class FastUNet:
     def _forward(self, sample: Tensor, inputs: _Inputs, residuals: Sequence[Tensor] | None) -> Tensor:
         x = sample.to(self.dtype).contiguous(memory_format=torch.channels_last)
         x, skips = self._descend(self._conv_in(x), inputs)
-        *extra, middle = residuals or [None]
-        for i, residual in enumerate(extra):
-            assert residual is not None
-            skips[i] = skips[i] + residual.to(skips[i])
+        if residuals is not None and len(residuals) != len(skips) + 1:
+            raise ValueError(f"{len(residuals)} residuals for {len(skips)} skip connections and the middle block")
+        if residuals is not None:
+            skips = [_plus(skip, residual) for skip, residual in zip(skips, residuals, strict=False)]
         x = self._run(self._mid, x, inputs)
-        x = x if middle is None else x + middle.to(x)
+        x = x if residuals is None else _plus(x, residuals[-1])
         x = self._ascend(x.contiguous(memory_format=torch.channels_last), skips, inputs)
         return self._conv_out(self._norm_out(x)).to(sample.dtype)
 
@@ -216,3 +216,9 @@ class FastUNet:
 
     def _upsample(self, name: str, block: Any) -> UpsampleConv | None:
         return UpsampleConv(self._weights, f"{name}.upsamplers.0.conv", self.dtype) if block.upsamplers else None
+
+
+def _plus(x: Tensor, residual: Tensor) -> Tensor:
+    if residual.shape != x.shape:
+        raise ValueError(f"a residual has shape {tuple(residual.shape[1:])} where the network has {tuple(x.shape[1:])}")
+    return x + residual.to(x)
