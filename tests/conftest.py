@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -33,6 +34,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HOME"] = str(_FOLDER / "hf")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so a shell starts jobs in the background; Ctrl-C is tested here
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
