@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready-$(shell cat pyproject.toml constraints.txt 2>/dev/null | sha256sum | cut -c1-16)
 
-.PHONY: demo test check bench format setup clean
+.PHONY: demo test check check-deploy bench format setup clean
 
 demo: setup
 	$(BIN)/laur generate "red heart, fluent 3d" --seed 7 --out out/demo.png
@@ -17,6 +17,13 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/basedpyright
+
+# the deployment files' own tools need other versions than we do: they have an environment of their own
+check-deploy:
+	test -x .venv-deploy/bin/python || { $(PYTHON) -m venv .venv-deploy && \
+	  .venv-deploy/bin/python -m pip install -q --disable-pip-version-check 'skypilot[aws,kubernetes]==0.14.1' || \
+	  { rm -rf .venv-deploy; exit 1; }; }
+	.venv-deploy/bin/python scripts/check_deploy.py
 
 format: setup
 	$(BIN)/ruff format .
@@ -35,4 +42,4 @@ $(READY):
 	touch $@
 
 clean:
-	rm -rf .venv out dist
+	rm -rf .venv .venv-deploy out dist
