@@ -1,4 +1,4 @@
-"""Read every deployment file with its own tool's parser, offline: `make check-deploy` installs those in .venv-deploy."""
+"""Read each deployment file with its own tool's parser, offline: `make check-deploy` installs those in .venv-deploy."""
 
 from __future__ import annotations
 
