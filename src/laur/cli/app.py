@@ -28,6 +28,7 @@ from laur.cli.models import models_app
 from laur.cli.options import FLAG
 from laur.cli.reproduce import EXAMPLES as REPRODUCE_EXAMPLES
 from laur.cli.reproduce import reproduce
+from laur.cli.train import train_app
 from laur.core.errors import LaurError
 
 INTERRUPTED = 130
@@ -56,6 +57,7 @@ app.command(epilog=REPRODUCE_EXAMPLES)(reproduce)
 app.command(epilog=INSPECT_EXAMPLES)(inspect)
 app.add_typer(models_app, name="models")
 app.add_typer(adapters_app, name="adapters")
+app.add_typer(train_app, name="train")
 app.command()(doctor)
 app.command()(bench)
 

@@ -80,6 +80,11 @@ class Library:
             self._loaded.setdefault(loaded.info.key, loaded)
         return self._infos[name, prediction]
 
+    def adopt(self, loaded: LoadedCheckpoint) -> None:
+        """Take a checkpoint that is in memory already, under its own name."""
+        self._infos[loaded.info.name, None] = loaded.info
+        self._loaded[loaded.info.key] = loaded
+
     def adapter(self, name: str) -> BaseAdapter:
         """The adapter of that name or file, found anew where another has been registered under the name since."""
         from laur.optimize import ADAPTERS

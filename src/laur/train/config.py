@@ -31,6 +31,7 @@ from laur.train import fields
 from laur.train.defaults import DEFAULTS
 
 FILE = "config.toml"
+SHORT = {"bf16": "bfloat16", "fp32": "float32"}
 
 FREE = ("updates", "minutes", "device", "accumulate", "model", "data.folder", "save.", "sheet.", "journal.")
 """What may differ when a run goes on. The model and the set are compared by content, so they may move; the device and
@@ -193,6 +194,7 @@ def configure(task: str, options: type | None, *tables: fields.Table) -> RunConf
     merged: dict[str, Any] = {"objective": {}}
     for table in (DEFAULTS.get(task, {}), *tables):
         merged = fields.merge(merged, table)
+    merged["precision"] = SHORT.get(merged.get("precision", "auto"), merged.get("precision", "auto"))
     if merged.setdefault("task", task) != task:
         raise TrainingError(f"the configuration is one for {merged['task']}, but the command says {task}")
     if options is None:

@@ -196,6 +196,8 @@ class Trainer:
 
     def _restore(self) -> None:
         found = states.newest(self.folder, self._listener.warn)
+        if len({*self._processes.gather(-1 if found is None else found.update)}) > 1:
+            raise TrainingError(f"not all processes find the same state in {self.folder}; it must be a shared folder")
         if found is None:
             self._processes.take_first(self._parameters.values())
             return

@@ -72,14 +72,15 @@ def atomic_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Gen
 
 
 @contextmanager
-def locked(path: str | os.PathLike[str]) -> Generator[bool]:
+def locked(path: str | os.PathLike[str], *, wait: bool = True) -> Generator[bool]:
     """Hold the lock file `path`, waiting for other processes; it is given back by the system if this one dies.
 
+    Without `wait`, BlockingIOError where another process holds it.
     Yields False where the file system has no locks (some network shares): the block runs all the same. The empty lock
     file stays, as removing it would let two processes lock two different files of that name.
     """
     with Path(path).open("a+b") as file:
-        held = _lock(file)
+        held = _lock(file, wait)
         try:
             yield held
         finally:
@@ -187,7 +188,7 @@ if os.name == "nt":
     import msvcrt
     import time
 
-    def _lock(file: BinaryIO) -> bool:
+    def _lock(file: BinaryIO, wait: bool) -> bool:
         while True:
             try:
                 file.seek(0)
@@ -196,6 +197,8 @@ if os.name == "nt":
             except OSError as error:
                 if error.errno not in {errno.EACCES, errno.EDEADLK}:
                     return False
+                if not wait:
+                    raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), file.name) from None
                 time.sleep(0.05)
 
     def _unlock(file: BinaryIO) -> None:
@@ -205,9 +208,11 @@ if os.name == "nt":
 else:
     import fcntl
 
-    def _lock(file: BinaryIO) -> bool:
+    def _lock(file: BinaryIO, wait: bool) -> bool:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
         except OSError:
             return False
         return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -61,6 +62,13 @@ class LoadedCheckpoint:
             names = [name for name in self._source.components if name in TEXT_ENCODERS]
             self._text = tuple(TextPart(name, self._tokenizer(name), self._network(name)) for name in names)
         return self._text
+
+    def over(self, unet: nn.Module, info: Checkpoint) -> LoadedCheckpoint:
+        """The same checkpoint with another denoiser, which is in memory and described by `info`."""
+        other = copy.copy(self)
+        other.info = info
+        other._networks = {**self._networks, "unet": unet}
+        return other
 
     def weights_bytes(self) -> int:
         """Of all components, as stored; nothing is read but headers."""

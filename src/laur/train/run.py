@@ -1,0 +1,127 @@
+"""A configuration becomes a Trainer: checkpoint, set, feed and objective put together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from laur.core.errors import DataError, TrainingError
+from laur.train import config as configs
+from laur.train.config import RunConfig
+from laur.train.listener import Listener
+
+if TYPE_CHECKING:
+    import torch
+
+    from laur.pipeline.loading.load import LoadedCheckpoint
+    from laur.train.conditions import Conditioner
+    from laur.train.data.order import Order
+    from laur.train.data.reader import TrainingSet
+    from laur.train.loop import Sheet, Trainer
+    from laur.train.objective import Objective
+    from laur.train.processes import Processes
+
+
+def settle(config: RunConfig, device: str | None) -> tuple[RunConfig, torch.device]:
+    """The configuration with its precision decided, and the device that this process trains on.
+
+    Errors: NotFoundError where there is no such device.
+    """
+    import torch
+
+    from laur.pipeline.device import choose, cpu_has_bfloat16
+
+    place = choose(device, "float32").device
+    low = cpu_has_bfloat16() if place.type == "cpu" else place.type == "cuda" and torch.cuda.is_bf16_supported()
+    return configs.with_precision(config, "bfloat16" if low else "float32"), place
+
+
+def assemble(
+    config: RunConfig, folder: Path, device: torch.device, *, processes: Processes, listener: Listener
+) -> Trainer:
+    """The trainer of a run, at its newest state. Errors: those of loading, DataError, TrainingError."""
+    import torch
+
+    from laur.pipeline.loading.load import load
+    from laur.train.feed import Feed
+    from laur.train.loop import Trainer
+    from laur.train.objectives import TASKS
+
+    data = opened(config)
+    loaded = load(config.model)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(config.seed)  # of what a network begins with
+        objective = TASKS[config.task].build(config.objective, loaded, device)
+    conditioner = _conditioner(config, data, loaded, device)
+    return Trainer(
+        objective,
+        Feed(data, _order(config, data), conditioner, config.seed, device),
+        config,
+        folder,
+        processes=processes,
+        identity={"checkpoint": loaded.info.key, "set": data.info.key},
+        sheets=_sheets(config, folder, data, loaded, objective=objective, device=device, listener=listener),
+        listener=listener,
+    )
+
+
+def opened(config: RunConfig) -> TrainingSet:
+    """The run's prepared set. Errors: DataError, also where it is empty; TrainingError where none is named."""
+    from laur.train.data.reader import TrainingSet
+
+    if not config.data.folder:
+        raise TrainingError("name the prepared set to learn from with --data; `laur data prepare` makes one")
+    data = TrainingSet.open(Path(config.data.folder))
+    if len(data) == 0:
+        raise DataError(f"{config.data.folder} holds no pictures; prepare it from a folder that does")
+    return data
+
+
+def _order(config: RunConfig, data: TrainingSet) -> Order:
+    from laur.train.data.order import Order
+
+    weights = data.weights(config.data.mix) if config.data.mix else None
+    return Order(data.bucket, weights, config.seed, config.batch)
+
+
+def _conditioner(
+    config: RunConfig, data: TrainingSet, loaded: LoadedCheckpoint, device: torch.device
+) -> Conditioner | None:
+    """None for an autoencoder, which is told nothing."""
+    if config.task == "vae":
+        return None
+    from laur.train.conditions import Conditioner
+
+    return Conditioner(loaded, data, config.data.dropout, device)
+
+
+def _sheets(
+    config: RunConfig,
+    folder: Path,
+    data: TrainingSet,
+    loaded: LoadedCheckpoint,
+    *,
+    objective: Objective,
+    device: torch.device,
+    listener: Listener,
+) -> Sheet | None:
+    """What suits the task: pictures from prompts, or pictures there and back through the autoencoder."""
+    import numpy as np
+
+    from laur.train.sheets import Reconstructions, Sheets
+
+    wish = config.sheet
+    some = np.unique(np.linspace(0, len(data) - 1, max(1, wish.pictures)).round().astype(np.int64))
+    if config.task == "vae":
+        return Reconstructions(objective, data.pixels(some), folder, device=device, listener=listener)
+    prompts = wish.prompts or tuple(captions[-1] for captions in data.captions(some))
+    return Sheets(
+        config.task,
+        wish,
+        folder,
+        objective=objective,
+        loaded=loaded,
+        prompts=prompts,
+        device=device,
+        listener=listener,
+    )
