@@ -164,7 +164,7 @@ def test_one_process_waits_for_the_other_ones_lock(tmp_path):
 
 
 def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "_lock", lambda _: False)
+    monkeypatch.setattr(files, "_lock", lambda _file, _wait: False)
     with locked(tmp_path / "lock") as held:
         assert held is False
 
@@ -182,3 +182,12 @@ def test_a_taken_name_is_refused_where_nothing_may_be_replaced(tmp_path, monkeyp
         atomic_write(tmp_path / "a", b"two", replace=False)
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"one")]
     assert (tmp_path / "a").stat().st_nlink == 1
+
+
+def test_who_does_not_wait_for_a_lock_is_told(tmp_path: Path) -> None:
+    with files.locked(tmp_path / "lock") as held, pytest.raises(BlockingIOError):
+        assert held
+        with files.locked(tmp_path / "lock", wait=False):
+            pass
+    with files.locked(tmp_path / "lock", wait=False) as held:
+        assert held

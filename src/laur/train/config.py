@@ -194,7 +194,9 @@ def configure(task: str, options: type | None, *tables: fields.Table) -> RunConf
     merged: dict[str, Any] = {"objective": {}}
     for table in (DEFAULTS.get(task, {}), *tables):
         merged = fields.merge(merged, table)
-    merged["precision"] = SHORT.get(merged.get("precision", "auto"), merged.get("precision", "auto"))
+    precision = merged.get("precision")
+    if isinstance(precision, str):
+        merged["precision"] = SHORT.get(precision, precision)
     if merged.setdefault("task", task) != task:
         raise TrainingError(f"the configuration is one for {merged['task']}, but the command says {task}")
     if options is None:

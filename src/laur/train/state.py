@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -143,5 +144,8 @@ def _reason(error: Exception) -> str | None:
     """What the system says where it will not write, also through safetensors; None where the fault is ours."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
+    if type(error).__name__ != "SafetensorError":
+        return None
     text = " ".join(str(error).split())
-    return text if type(error).__name__ == "SafetensorError" else None
+    said = re.search(r"I/O error: (.+) \(os error", text)
+    return said[1] if said else text
