@@ -127,11 +127,14 @@ def test_a_folder_belongs_to_one_run(tmp_path: Path) -> None:
     with claimed(folder, first, "auto"), pytest.raises(TrainingError, match="a run is going on"), second:
         pass
     assert configure("style", Options, stored(folder)) == first
+    with claimed(folder, other, "auto"):  # nothing had been learned
+        pass
+    with claimed(folder, first, "auto"):
+        (folder / "states" / "00000001").mkdir(parents=True)
     with pytest.raises(TrainingError, match="batch = 8, not 3"), claimed(folder, other, "auto"):
         pass
     with claimed(folder, first, "resume"):
         pass
-    (folder / "states" / "00000001").mkdir(parents=True)
     (folder / "mine.txt").write_text("keep")
     with claimed(folder, other, "fresh"):
         assert not (folder / "states").exists()

@@ -72,10 +72,15 @@ def _settle(folder: Path, config: RunConfig, mode: Mode) -> None:
             shutil.rmtree(folder / name, ignore_errors=True)
         for name in OWN_FILES:
             (folder / name).unlink(missing_ok=True)
-    elif file.is_file():
+    elif file.is_file() and _has_begun(folder):
         configs.require_same(configs.read(file), config, folder)
     state.clean(folder)
     atomic_write(file, fields.to_toml(config).encode())
+
+
+def _has_begun(folder: Path) -> bool:
+    """Whether anything has been learned there; a run that could not start binds nobody to its settings."""
+    return state.exists(folder) or any(journal.read(folder / journal.FILE))
 
 
 def _refuse_strangers(folder: Path) -> None:
