@@ -16,6 +16,8 @@ server can show it as it is. Anything else that escapes is a bug and keeps its s
     ├── ResourceError           too little memory for what was asked
     ├── OutputError             a result that cannot be written: full disk, read-only folder
     ├── MissingDependencyError  an optional package that is not installed
+    ├── BusyError               a queue that is full: come back in `retry_after` seconds
+    ├── UnavailableError        a service that we stand on (Redis) does not answer
     └── NumericalError          a network gave NaN or infinity
 """
 
@@ -85,6 +87,25 @@ class MissingDependencyError(LaurError):
     """An optional package is needed; the message holds the command that installs it."""
 
     http_status = 501
+
+
+class BusyError(LaurError):
+    """The queue is full. HTTP answers 429 with Retry-After."""
+
+    http_status = 429
+    exit_code = 1
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        """Seconds after which room is likely."""
+
+
+class UnavailableError(LaurError):
+    """A service that we stand on does not answer."""
+
+    http_status = 503
+    exit_code = 1
 
 
 class NumericalError(LaurError):
