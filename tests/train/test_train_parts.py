@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from laur.core.errors import DataError
 from laur.train.average import Average, decay_at
 from laur.train.config import OptimiserConfig
 from laur.train.journal import Entry, Journal, read
 from laur.train.optimisers import Optimisers, factor, is_hidden_matrix, orthogonal
+from laur.train.prefetch import Prefetch
+from laur.train.processes import Processes
 from laur.train.trees import pack, unpack
 
 
@@ -161,3 +165,37 @@ def test_tensorboard_has_the_same_numbers(tmp_path: Path) -> None:
     events.Reload()
     assert [event.step for event in events.Scalars("loss")] == [0, 1, 2, 3]
     assert events.Scalars("loss/mse")[0].value == pytest.approx(math.pi)
+
+
+class CountingFeed:
+    """Says what it was asked for; a fault at update 3."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int]] = []
+
+    def batch(self, update: int, rows: slice) -> Any:
+        self.asked.append((update, rows.start))
+        if update == 3:
+            raise DataError("a broken shard")
+        return update, rows
+
+
+def test_a_feed_that_is_one_slice_ahead_gives_the_same() -> None:
+    feed, rows = CountingFeed(), Processes(1, 2).rows(8, 2)
+    ahead = Prefetch(feed, rows)
+    for update in range(3):
+        for part in rows:
+            assert ahead.batch(update, part) == (update, part)
+    with pytest.raises(DataError, match="a broken shard"):
+        ahead.batch(3, rows[0])
+    ahead.close()
+    assert feed.asked[:7] == [(0, 4), (0, 6), (1, 4), (1, 6), (2, 4), (2, 6), (3, 4)]
+
+
+def test_a_feed_that_jumps_is_not_confused() -> None:
+    rows = Processes().rows(4, 1)
+    ahead = Prefetch(CountingFeed(), rows)
+    assert ahead.batch(0, rows[0]) == (0, rows[0])
+    assert ahead.batch(7, rows[0]) == (7, rows[0])
+    assert ahead.batch(0, rows[0]) == (0, rows[0])
+    ahead.close()

@@ -104,6 +104,7 @@ class Trainer:
                 stopped = self._once(journal, origin, stop)
             self._save(journal)
         finally:
+            self._steps.close()
             if journal is not None:
                 journal.close()
         return self.done >= 1

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from laur.train.prefetch import Prefetch
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -52,13 +54,13 @@ class Steps:
         processes: Processes,
     ) -> None:
         self._objective = objective
-        self._feed = feed
         self._parameters = list(parameters.values())
         self._processes = processes
         self._clip = config.optimiser.clip or math.inf
         self._rows = processes.rows(config.batch, config.accumulate)
         self._low = config.precision == "bfloat16"
         self._device = self._parameters[0].device
+        self._feed = Prefetch(feed, self._rows) if self._device.type == "cuda" else feed
         self._suspects: tuple[str, ...] = ()
 
     def gradients(self, update: int, seconds: float, stop: bool) -> Step:
@@ -79,6 +81,11 @@ class Steps:
         self._processes.average(self._gradients())
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._clip)
         return self._agree(losses, norm, seconds, stop)
+
+    def close(self) -> None:
+        """No more updates come."""
+        if isinstance(self._feed, Prefetch):
+            self._feed.close()
 
     def clear(self) -> None:
         """Forget the gradients."""
