@@ -111,7 +111,7 @@ def test_recomputing_calls_each_block_twice(loaded: LoadedCheckpoint, tmp_path: 
         objective = DenoiserObjective(loaded)
         seen: list[None] = []
         block = objective.model.get_submodule("up_blocks.1.resnets.0")
-        block.register_forward_hook(lambda *_, seen=seen: seen.append(None))
+        block.register_forward_pre_hook(lambda *_, seen=seen: seen.append(None))
         folder = tmp_path / str(wanted)
         folder.mkdir()
         config = tiny_config(updates=1, batch=2, checkpointing=wanted)
