@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from laur.train.processes import Processes
 
 TERMINATED = 143
+ECHO_SECONDS = 1.0
+"""A launcher passes on the Ctrl-C that the terminal has already sent to all: that is no second wish."""
 
 TASKS = {
     "base": "Train a denoiser from its weights or from nothing: how mini itself was made.",
@@ -168,6 +171,7 @@ def _run(
             if asked == [signal.SIGTERM]:
                 raise typer.Exit(TERMINATED)
             raise KeyboardInterrupt
+        listener.note("writing the result and trying it")
         path = trainer.export()
     if path is not None:
         _report(path, trainer.update, trainer.seconds, as_json=as_json)
@@ -185,7 +189,7 @@ def _report(path: Path, updates: int, seconds: float, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps({"result": str(path), "updates": updates, "seconds": round(seconds, 3)}))
         return
-    say(f"{updates} updates in {clock(seconds)}; the result was loaded back and drew a picture")
+    say(f"{updates} updates in {clock(seconds)}; the result was loaded back and tried")
     typer.echo(str(path))
 
 
@@ -196,11 +200,17 @@ def stopping(listener: Listener) -> Generator[list[int]]:
     Yields a list that holds the signal's number once one has come.
     """
     asked: list[int] = []
+    first = 0.0
 
     def hear(number: int, frame: FrameType | None) -> None:
+        nonlocal first
         del frame
-        if asked:
+        if not asked:
+            first = time.monotonic()
+        elif time.monotonic() - first > ECHO_SECONDS:
             raise KeyboardInterrupt
+        else:
+            return
         asked.append(number)
         listener.note("finishing this update and saving; once more to leave at once")
 

@@ -61,9 +61,6 @@ class Lines(Listener):
         """A line for people."""
         say(text)
 
-    def close(self) -> None:
-        """Nothing more comes."""
-
     def place(self, entry: Entry) -> str:
         """How far the run is."""
         assert self._config is not None

@@ -18,6 +18,9 @@ class Listener:
     def entry(self, entry: Entry, done: float) -> None:
         """An update is over, and with it a part `done` (0..1) of the run."""
 
+    def close(self) -> None:
+        """The loop is over, whatever ended it."""
+
     def note(self, text: str) -> None:
         """Something that a person may want to know: a state saved, a sheet drawn."""
 
