@@ -1,0 +1,243 @@
+"""What consistency training has in common: which timesteps are drawn, distances, students and their slow targets."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from laur.core.errors import TrainingError
+from laur.train.objectives.lora import Lora
+from laur.train.objectives.networks import Diffusion, predict
+
+if TYPE_CHECKING:
+    from laur.train.batch import Conditions
+    from laur.train.draws import Draws
+
+Distance = Literal["squared", "huber", "pseudo_huber"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsistencyOptions:
+    """What distillation and fine-tuning share. Defaults are those that were stable where others collapsed."""
+
+    skip: int = 50
+    """k: timesteps between the two points of a path that shall agree."""
+    distance: Distance = "squared"
+    """squared, huber (per element, torch's, delta = `huber`), or pseudo_huber sqrt(d² + c²) - c with c = `huber`."""
+    huber: float = 0.001
+    """The width of the huber distances."""
+    target_decay: float = 0.95
+    """How slowly the target follows the student; 0 makes the student its own target."""
+    boundary: float = 0.1
+    """Part of the draws that lie within `skip` of the path's end, where the goal is known."""
+    last: float = 0.08
+    """Part of the draws at the last timestep, where every picture begins."""
+
+    def __post_init__(self) -> None:
+        _within("skip", self.skip, 1, 500)
+        _within("target_decay", self.target_decay, 0, 1)
+        _within("boundary", self.boundary, 0, 1)
+        _within("last", self.last, 0, 1 - self.boundary)
+        if self.huber <= 0:
+            raise TrainingError(f"huber is {self.huber}; it must be above 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two timesteps of each path, (B,)."""
+
+    t: Tensor
+    """The later one, with more noise."""
+    earlier: Tensor
+    """t - k, or 0 where that is below."""
+    is_last: Tensor
+    """bool: t < k, so that the path's end itself is the goal."""
+
+
+def draw_pair(options: ConsistencyOptions, draws: Draws, timesteps: int) -> Pair:
+    """Timesteps of arXiv 2310.04378, algorithm 1, drawn from the whole schedule rather than from every k-th."""
+    k = options.skip
+    if k >= timesteps:
+        raise TrainingError(f"skip is {k}, but the model has {timesteps} timesteps; take fewer")
+    kind = draws.uniform("kind of timestep")
+    t = draws.integers("timestep", k, timesteps)
+    near = draws.integers("timestep near the end", min(5, k - 1), k) if k > 1 else torch.zeros_like(t)
+    t = torch.where(kind > 1 - options.last, torch.full_like(t, timesteps - 1), t)
+    t = torch.where(kind < options.boundary, near, t)
+    return Pair(t, (t - k).clamp(min=0), t < k)
+
+
+def distance(options: ConsistencyOptions, a: Tensor, b: Tensor) -> Tensor:
+    """Mean over everything but the batch, (B,)."""
+    difference = (a - b).float()
+    if options.distance == "squared":
+        each = difference.square()
+    elif options.distance == "huber":
+        each = torch.nn.functional.huber_loss(a.float(), b.float(), reduction="none", delta=options.huber)
+    else:
+        each = (difference.square() + options.huber**2).sqrt() - options.huber
+    return each.flatten(1).mean(1)
+
+
+def leak(found: Tensor, z: Tensor, noise: Tensor, sigma: Tensor, *, pair: Pair, part: float) -> Tensor:
+    """How much of the noise is left in f(x_t, t) near the path's end: 0 is none, 1 is all (f(x, t) = x).
+
+    A mean over the batch that counts the boundary's draws alone, so that slices average to the whole.
+    """
+    if part <= 0:
+        return torch.zeros((), device=z.device)
+    each = ((found.detach() - z) * noise).flatten(1).mean(1) / sigma.flatten()
+    return (each * pair.is_last).mean() / part
+
+
+class Networks(Protocol):
+    """A student, its slow target, and where there is one the teacher."""
+
+    @property
+    def model(self) -> nn.Module:
+        """What is trained."""
+        ...
+
+    def student(self, x: Tensor, t: Tensor, conditions: Conditions, w: Tensor | None) -> Tensor:
+        """With gradients."""
+        ...
+
+    def target(self, x: Tensor, t: Tensor, conditions: Conditions, w: Tensor | None) -> Tensor:
+        """Without."""
+        ...
+
+    def teacher(self, x: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
+        """Without."""
+        ...
+
+    def follow(self, decay: float) -> None:
+        """Move the target."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """The target's weights."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take them back."""
+        ...
+
+
+class LoraNetworks:
+    """One network: the teacher is it without factors, the target has factors of its own."""
+
+    def __init__(
+        self, unet: nn.Module, *, rank: int, alpha: float | None, targets: Sequence[str], decay: float
+    ) -> None:
+        self.model = unet
+        self._plain = unet  # the loop may wrap `model`
+        self.lora = Lora(unet, rank=rank, alpha=alpha, targets=targets, target=decay > 0)
+
+    def student(self, x: Tensor, t: Tensor, conditions: Conditions, w: Tensor | None) -> Tensor:
+        """See Networks."""
+        return predict(self.model, x, t, conditions, w)
+
+    @torch.no_grad()
+    def target(self, x: Tensor, t: Tensor, conditions: Conditions, w: Tensor | None) -> Tensor:
+        """See Networks."""
+        with self.lora.switch.to("target"):
+            return predict(self._plain, x, t, conditions, w)
+
+    @torch.no_grad()
+    def teacher(self, x: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
+        """See Networks."""
+        with self.lora.switch.to("off"):
+            return predict(self._plain, x, t, conditions)
+
+    def follow(self, decay: float) -> None:
+        """See Networks."""
+        if decay > 0:
+            self.lora.follow(decay)
+
+    def state_dict(self) -> dict[str, Any]:
+        """See Networks."""
+        return dict(self.lora.target_state())
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See Networks."""
+        self.lora.load_target_state(state)
+
+
+class WholeNetworks:
+    """Student and target are networks of their own; so is the teacher, where there is one."""
+
+    def __init__(self, student: nn.Module, teacher: nn.Module | None, *, decay: float) -> None:
+        self.model = student.requires_grad_(True)
+        self._student = student
+        self._teacher = None if teacher is None else teacher.requires_grad_(False)
+        self._target = copy.deepcopy(student).requires_grad_(False) if decay > 0 else student
+
+    def student(self, x: Tensor, t: Tensor, conditions: Conditions, w: Tensor | None) -> Tensor:
+        """See Networks."""
+        return predict(self.model, x, t, conditions, w)
+
+    @torch.no_grad()
+    def target(self, x: Tensor, t: Tensor, conditions: Conditions, w: Tensor | None) -> Tensor:
+        """See Networks."""
+        return predict(self._target, x, t, conditions, w)
+
+    @torch.no_grad()
+    def teacher(self, x: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
+        """See Networks."""
+        assert self._teacher is not None
+        return predict(self._teacher, x, t, conditions)
+
+    @torch.no_grad()
+    def follow(self, decay: float) -> None:
+        """See Networks."""
+        if self._target is not self._student:
+            for mine, other in zip(self._target.parameters(), self._student.parameters(), strict=True):
+                mine.lerp_(other.detach(), 1 - decay)
+
+    def state_dict(self) -> dict[str, Any]:
+        """See Networks."""
+        return {} if self._target is self._student else dict(self._target.named_parameters())
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See Networks."""
+        if self._target is not self._student:
+            for name, parameter in self._target.named_parameters():
+                parameter.copy_(state[name])
+
+
+class Consistent:
+    """Base of the two objectives: the target follows after each update, and is what a state holds."""
+
+    def __init__(self, networks: Networks, diffusion: Diffusion, options: ConsistencyOptions) -> None:
+        self.networks = networks
+        self.model = networks.model
+        self.diffusion = diffusion
+        self.options = options
+
+    def f(self, prediction: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """The consistency function of a prediction."""
+        return self.diffusion.consistency(prediction, x, t)
+
+    def updated(self, update: int) -> None:
+        """The target follows."""
+        del update
+        self.networks.follow(self.options.target_decay)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The target's weights."""
+        return self.networks.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take them back."""
+        self.networks.load_state_dict(state)
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise TrainingError(f"{name} is {value:g}; it lies in {low:g}..{high:g}")

@@ -1,0 +1,318 @@
+"""What was trained, written out: an adapter in diffusers' names or a checkpoint's folder, with where it comes from.
+
+Both are loaded back through Laur's own Engine and sampled before they take their place; nothing half-written stays.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import laur
+from laur.core.checkpoint import Family
+from laur.core.errors import LaurError, TrainingError
+from laur.utils.files import atomic_folder, atomic_write
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from laur.core.recipe import Recipe
+    from laur.optimize.deltas import LowRank
+    from laur.pipeline.loading.load import LoadedCheckpoint
+
+ARCHITECTURES = {
+    Family.SD1: ("stable-diffusion-v1", "sd_v1"),
+    Family.SD2: ("stable-diffusion-v2-768-v", "sd_v2"),
+    Family.SDXL: ("stable-diffusion-xl-v1-base", "sdxl_base_v1-0"),
+    Family.SDXL_REFINER: ("stable-diffusion-xl-v1-refiner", "sdxl_refiner_v1-0"),
+    Family.SSD1B: ("ssd-1b", "ssd-1b"),
+    Family.MINI: ("laur-mini", "laur_mini"),
+}
+"""modelspec's and kohya's words for a base."""
+PIPELINES = {True: "StableDiffusionXLPipeline", False: "StableDiffusionPipeline"}
+TRIAL: dict[str, Any] = {"width": 128, "height": 128, "steps": 2, "seed": 0}
+"""The picture that a result must draw: small, since it only has to be one."""
+WORDS = {
+    "lcm-lora": "LCM-LoRA: draws in 1 to 8 steps (arXiv 2311.05556).",
+    "lcm": "Latent consistency model: draws in 1 to 8 steps at the guidance it is told (arXiv 2310.04378).",
+    "lcf": "Latent consistency fine-tuning: an LCM moved to other pictures (arXiv 2310.04378, algorithm 4).",
+    "style": "A style, as a LoRA.",
+    "base": "A denoiser trained on pictures with captions.",
+    "vae": "A picture autoencoder.",
+}
+
+
+def adapter(
+    deltas: Mapping[str, LowRank],
+    folder: Path,
+    loaded: LoadedCheckpoint,
+    *,
+    task: str,
+    accelerates: bool = False,
+    trigger_words: Sequence[str] = (),
+    beside: Sequence[str] = (),
+) -> Path:
+    """Write `folder`/NAME.safetensors with its model card and return the file.
+
+    `deltas` go by the UNet's own layer names; `beside` are adapters without which it was not meant to be used.
+    Errors: TrainingError where it does not draw.
+    """
+    name = f"{task}-{_plain(loaded.info.name)}"
+    tensors = peft_tensors(deltas)
+    metadata = adapter_metadata(name, deltas, loaded, task=task, accelerates=accelerates, trigger_words=trigger_words)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_folder(folder, replace=True) as fresh:
+        path = fresh / f"{name}.safetensors"
+        _save(tensors, path, metadata)
+        _try_adapter(path, loaded, beside)
+        uses = [f"`{other}`" for other in beside]
+        _card(fresh, name, loaded, task, [*(["Use it together with " + ", ".join(uses) + "."] if uses else [])])
+    return folder / path.name
+
+
+def peft_tensors(deltas: Mapping[str, LowRank]) -> dict[str, Tensor]:
+    """Names and shapes that diffusers' `load_lora_weights` takes. The scale is inside the up factor: alpha = rank."""
+    tensors: dict[str, Tensor] = {}
+    for layer, delta in deltas.items():
+        tensors[f"unet.{layer}.lora_A.weight"] = delta.down
+        tensors[f"unet.{layer}.lora_B.weight"] = delta.up * delta.scale
+    return {name: _halved(tensor) for name, tensor in tensors.items()}
+
+
+def adapter_metadata(
+    name: str,
+    deltas: Mapping[str, LowRank],
+    loaded: LoadedCheckpoint,
+    *,
+    task: str,
+    accelerates: bool,
+    trigger_words: Sequence[str],
+) -> dict[str, str]:
+    """kohya's ss_*, Stability's modelspec.* and Laur's own recommendation, as safetensors carries them."""
+    from laur.optimize.lcm_lora import RECOMMENDS
+
+    info = loaded.info
+    architecture, version = ARCHITECTURES[info.family]
+    rank = max(delta.rank for delta in deltas.values())
+    recommends: dict[str, Any] = {"accelerates": accelerates}
+    if accelerates:
+        recommends |= {"sampler": "lcm", "steps": 4, "guidance": 1.0}
+    if trigger_words:
+        recommends["trigger_words"] = list(trigger_words)
+    return {
+        "format": "pt",
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": str(rank),
+        "ss_network_alpha": str(rank),
+        "ss_base_model_version": version,
+        "ss_sd_model_name": info.name,
+        "ss_new_sd_model_hash": info.sha256,
+        "ss_output_name": name,
+        "ss_v2": str(info.family is Family.SD2),
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.architecture": f"{architecture}/lora",
+        "modelspec.implementation": "diffusers",
+        "modelspec.title": name,
+        "modelspec.description": WORDS[task],
+        "modelspec.license": licence(loaded),
+        "modelspec.prediction_type": {"v_prediction": "v"}.get(info.prediction, info.prediction),
+        **({"modelspec.trigger_phrase": ", ".join(trigger_words)} if trigger_words else {}),
+        RECOMMENDS: json.dumps(recommends, sort_keys=True),
+    }
+
+
+def checkpoint(
+    network: nn.Module,
+    weights: Mapping[str, Tensor],
+    folder: Path,
+    loaded: LoadedCheckpoint,
+    *,
+    task: str,
+    component: str = "unet",
+) -> Path:
+    """Write a diffusers folder: the base's parts with `network` (and `weights`, by parameter name) as `component`.
+
+    Errors: TrainingError where it does not draw.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_folder(folder, replace=True) as fresh:
+        _parts(fresh, loaded, component)
+        _with(network, weights).save_pretrained(fresh / component)
+        if component == "unet" and network.config.get("time_cond_proj_dim") is not None:  # pyright: ignore[reportAttributeAccessIssue,reportCallIssue]
+            _lcm_scheduler(fresh)
+        _try_checkpoint(fresh)
+        _card(fresh, f"{task}-{_plain(loaded.info.name)}", loaded, task, [])
+    return folder
+
+
+def licence(loaded: LoadedCheckpoint) -> str:
+    """The base's, as far as its folder says."""
+    card = loaded.info.path / "README.md"
+    if card.is_file():
+        found = re.search(r"^licen[sc]e:\s*(.+)$", card.read_text(encoding="utf-8", errors="replace"), re.M | re.I)
+        if found:
+            return found.group(1).strip()[:200]
+    if loaded.info.family is Family.MINI:
+        return "Apache-2.0; see Laur's ATTRIBUTION.md for the pictures"
+    return f"that of the base, {loaded.info.name}"
+
+
+# ---------------------------------------------------------------------- parts of a checkpoint
+
+
+def _parts(folder: Path, loaded: LoadedCheckpoint, component: str) -> None:
+    """Everything but `component`: copied where the base is a folder, else written from what was read."""
+    source = loaded.info.path
+    if (source / "model_index.json").is_file():
+        index = json.loads((source / "model_index.json").read_bytes())
+        for part in (name for name, value in index.items() if isinstance(value, list) and name != component):
+            if (source / part).is_dir():
+                shutil.copytree(source / part, folder / part)
+        (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+        return
+    for name, network in (("unet", loaded.unet()), ("vae", loaded.vae())):
+        if name != component:
+            network.save_pretrained(folder / name)
+    index: dict[str, Any] = {"_class_name": PIPELINES[loaded.info.family.is_xl]}
+    for part in loaded.text_parts():
+        tokenizer = part.name.replace("text_encoder", "tokenizer")
+        part.model.save_pretrained(folder / part.name)  # pyright: ignore[reportCallIssue]
+        part.tokenizer.save_pretrained(folder / tokenizer)
+        index |= {part.name: ["transformers", type(part.model).__name__]}
+        index |= {tokenizer: ["transformers", type(part.tokenizer).__name__]}
+    for name, network in (("unet", loaded.unet()), ("vae", loaded.vae())):
+        index[name] = ["diffusers", type(network).__name__]
+    index["scheduler"] = ["diffusers", "DDIMScheduler"]
+    (folder / "scheduler").mkdir()
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(_scheduler(loaded), indent=2) + "\n")
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def _scheduler(loaded: LoadedCheckpoint) -> dict[str, Any]:
+    info = loaded.info
+    return {
+        "_class_name": "DDIMScheduler",
+        "beta_schedule": info.schedule.beta_schedule,
+        "beta_start": info.schedule.beta_start,
+        "beta_end": info.schedule.beta_end,
+        "num_train_timesteps": info.schedule.num_train_timesteps,
+        "rescale_betas_zero_snr": info.schedule.rescale_betas_zero_snr,
+        "trained_betas": info.schedule.trained_betas,
+        "prediction_type": info.prediction,
+        "timestep_spacing": info.spacing,
+        "steps_offset": info.steps_offset,
+        "set_alpha_to_one": info.set_alpha_to_one,
+        "clip_sample": False,
+    }
+
+
+def _lcm_scheduler(folder: Path) -> None:
+    """An LCM's folder says that it is one."""
+    path = folder / "scheduler" / "scheduler_config.json"
+    (folder / "model_index.json").write_text(
+        json.dumps(
+            {**json.loads((folder / "model_index.json").read_bytes()), "scheduler": ["diffusers", "LCMScheduler"]},
+            indent=2,
+        )
+        + "\n"
+    )
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), "_class_name": "LCMScheduler"}, indent=2) + "\n")
+
+
+def _with(network: Any, weights: Mapping[str, Tensor]) -> Any:
+    """A half-precision copy with other weights; in full precision where halves would overflow."""
+    import torch
+
+    state = {**network.state_dict(), **{name: tensor.detach() for name, tensor in weights.items()}}
+    plain = type(network).from_config(dict(network.config))
+    plain.load_state_dict({name: tensor.float().cpu() for name, tensor in state.items()})
+    largest = max(float(p.detach().abs().max()) for p in plain.parameters())
+    return plain.half() if largest < torch.finfo(torch.float16).max else plain
+
+
+def _halved(tensor: Tensor) -> Tensor:
+    import torch
+
+    small = tensor.detach().cpu()
+    return (small.half() if float(small.abs().max()) < torch.finfo(torch.float16).max else small).contiguous()
+
+
+def _save(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+    from safetensors.torch import save
+
+    atomic_write(path, save(dict(tensors), metadata=dict(metadata)))
+
+
+# ----------------------------------------------------------------------------------- trials
+
+
+def _try_adapter(path: Path, loaded: LoadedCheckpoint, beside: Sequence[str]) -> None:
+    from laur.core.recipe import AdapterRef, Recipe
+    from laur.optimize.lora_file import LoraFile
+    from laur.optimize.merge import layer_shapes
+
+    coverage = LoraFile(path).coverage(layer_shapes(loaded.unet(), "unet"))
+    if coverage.left:
+        raise TrainingError(f"the adapter that was written does not fit its own base: {coverage}")
+    refs = tuple(AdapterRef(name=str(name)) for name in (*beside, path))
+    sampler = "lcm" if beside or "lcm" in path.name else "ddim"
+    _draw(loaded, Recipe(prompt="a picture", adapters=refs, sampler=sampler, **TRIAL))
+
+
+def _try_checkpoint(folder: Path) -> None:
+    from laur.core.recipe import Recipe
+    from laur.pipeline.loading.load import load
+
+    loaded = load(str(folder))
+    sampler = "lcm" if loaded.info.guidance_embedding else "ddim"
+    _draw(loaded, Recipe(prompt="a picture", adapters=(), sampler=sampler, **TRIAL))
+
+
+def _draw(loaded: LoadedCheckpoint, recipe: Recipe) -> None:
+    """Raise TrainingError unless a picture comes out that is one."""
+    from laur.pipeline.device import choose
+    from laur.pipeline.engine import Engine
+    from laur.pipeline.library import Library
+
+    library = Library(choose(None, "float32"), plain=True)
+    library.adopt(loaded)
+    try:
+        picture = Engine(loaded.info.name, library=library).pictures([recipe])[0]
+    except LaurError as error:
+        raise TrainingError(f"what was trained does not draw: {error}") from error
+    if float(picture.pixels.std()) == 0:
+        raise TrainingError("what was trained draws one flat colour; nothing is written")
+
+
+# -------------------------------------------------------------------------------------- card
+
+
+def _card(folder: Path, name: str, loaded: LoadedCheckpoint, task: str, more: Sequence[str]) -> None:
+    """README.md as model hubs read it."""
+    lines = [
+        "---",
+        f"license: {licence(loaded)}",
+        f"base_model: {loaded.info.name}",
+        "tags: [text-to-image, " + ", ".join(dict.fromkeys(["laur", task, loaded.info.family.value])) + "]",
+        "---",
+        "",
+        f"# {name}",
+        "",
+        WORDS[task],
+        "",
+        *more,
+        f"Made with Laur {laur.__version__} (`laur train {task}`) from `{loaded.info.name}`, whose weights have the "
+        f"sha256 {loaded.info.sha256}. The run's folder holds the whole configuration (config.toml), the losses "
+        "(journal.jsonl) and sample sheets.",
+        "",
+    ]
+    (folder / "README.md").write_text("\n".join(lines))
+
+
+def _plain(name: str) -> str:
+    """A name for files from a model's name or path."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(name).stem if "/" in name else name).strip("-.") or "model"

@@ -1,0 +1,189 @@
+"""Latent consistency distillation, whole (arXiv 2310.04378, algorithm 1) and as a LoRA (arXiv 2311.05556).
+
+For x_t of a picture, the guided teacher takes one DDIM step of k timesteps to x_{t-k}; the student's f(x_t, t) is
+pulled to the target's f(x_{t-k}, t - k). The paper's w is added to the conditional prediction,
+
+    teacher = cond + w (cond - uncond),        so that g = w + 1 in the usual classifier-free scale.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from laur.core.errors import TrainingError
+from laur.train.batch import Conditions
+from laur.train.objective import Loss
+from laur.train.objectives.consistency import (
+    ConsistencyOptions,
+    Consistent,
+    LoraNetworks,
+    WholeNetworks,
+    distance,
+    draw_pair,
+    leak,
+)
+from laur.train.objectives.networks import Diffusion
+
+if TYPE_CHECKING:
+    from laur.pipeline.loading.load import LoadedCheckpoint
+    from laur.train.batch import Batch
+    from laur.train.draws import Draws
+
+EMBEDDING_WIDTH = 256
+"""time_cond_proj_dim of published LCMs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LcmOptions(ConsistencyOptions):
+    """A whole LCM that is told its guidance."""
+
+    w_min: float = 2.0
+    """Smallest guidance that is distilled, as the paper counts it (g - 1)."""
+    w_max: float = 14.0
+    """Largest."""
+
+    def __post_init__(self) -> None:
+        ConsistencyOptions.__post_init__(self)
+        check_guidance(self.w_min, self.w_max)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LcmLoraOptions(ConsistencyOptions):
+    """An LCM-LoRA: the guidance is distilled in and not told."""
+
+    w_min: float = 2.5
+    """Smallest guidance that is distilled, as the paper counts it (g - 1)."""
+    w_max: float = 3.5
+    """Largest; a narrow range, as the adapter cannot be told where in it to draw."""
+    rank: int = 64
+    """Of the factors."""
+    alpha: float | None = None
+    """The difference is alpha / rank · up · down; the rank where it is not set."""
+    targets: tuple[str, ...] = ("attention", "projection", "feed_forward", "conv", "time")
+    """Layers that learn: groups (attention, projection, feed_forward, conv, time) or patterns of names."""
+
+    def __post_init__(self) -> None:
+        ConsistencyOptions.__post_init__(self)
+        check_guidance(self.w_min, self.w_max)
+
+
+def check_guidance(low: float, high: float) -> None:
+    """Raise TrainingError where w_min..w_max is no range."""
+    if not 0 <= low <= high <= 100 or not math.isfinite(high):
+        raise TrainingError(f"guidance w runs from {low:g} to {high:g}; take 0 <= w_min <= w_max <= 100")
+
+
+class Distillation(Consistent):
+    """The objective of both."""
+
+    networks: LoraNetworks | WholeNetworks
+    options: LcmOptions | LcmLoraOptions
+    empty: Conditions | None = None
+    """The unconditional input, one row; the feed's conditioner gives it before the first loss."""
+
+    def __init__(
+        self,
+        loaded: LoadedCheckpoint,
+        networks: LoraNetworks | WholeNetworks,
+        diffusion: Diffusion,
+        options: LcmOptions | LcmLoraOptions,
+    ) -> None:
+        super().__init__(networks, diffusion, options)
+        self._loaded = loaded
+
+    def loss(self, batch: Batch, draws: Draws) -> Loss:
+        """Algorithm 1, with a tenth of the draws at the boundary."""
+        conditions = batch.conditions
+        assert conditions is not None
+        options, diffusion, z = self.options, self.diffusion, batch.latents
+        pair = draw_pair(options, draws, diffusion.timesteps)
+        noise = draws.normal("noise", z.shape[1:])
+        w = options.w_min + (options.w_max - options.w_min) * draws.uniform("guidance")
+        x = diffusion.noised(z, noise, pair.t)
+        with torch.no_grad():
+            x0, eps = diffusion.split(self._guided(x, pair.t, conditions, w), x, pair.t)
+            earlier = diffusion.ddim(x0, eps, pair.earlier)
+            ahead = self.f(self.networks.target(earlier, pair.earlier, conditions, w), earlier, pair.earlier)
+            goal = torch.where(pair.is_last[:, None, None, None], x0, ahead)
+        found = self.f(self.networks.student(x, pair.t, conditions, w), x, pair.t)
+        each = distance(options, found, goal)
+        sigma = diffusion.levels(pair.t)[1]
+        return Loss(each.mean(), {"leak": leak(found, z, noise, sigma, pair=pair, part=options.boundary)})
+
+    def _guided(self, x: Tensor, t: Tensor, conditions: Conditions, w: Tensor) -> Tensor:
+        """cond + w (cond - uncond), in one call of twice the rows."""
+        empty = conditions.where(torch.ones(len(x), dtype=torch.bool, device=x.device), self._empty(x.device))
+        both = Conditions(
+            torch.cat([conditions.context, empty.context]),
+            _joined(conditions.context_mask, empty.context_mask),
+            _joined(conditions.pooled, empty.pooled),
+            _joined(conditions.size_ids, empty.size_ids),
+        )
+        cond, uncond = self.networks.teacher(torch.cat([x, x]), torch.cat([t, t]), both).chunk(2)
+        return cond + w[:, None, None, None] * (cond - uncond)
+
+    def _empty(self, device: torch.device) -> Conditions:
+        if self.empty is None:
+            from laur.train.conditions import unconditional
+
+            self.empty = unconditional(self._loaded, device)
+        return self.empty
+
+    def export(self, weights: Mapping[str, Tensor], folder: Path) -> Path:
+        """An adapter's file, or a checkpoint's folder."""
+        from laur.train.objectives import export
+
+        if isinstance(self.networks, LoraNetworks):
+            deltas = self.networks.lora.deltas(weights)
+            return export.adapter(deltas, folder, self._loaded, task="lcm-lora", accelerates=True)
+        return export.checkpoint(self.networks.model, weights, folder, self._loaded, task="lcm")
+
+
+def build_lora(options: LcmLoraOptions, loaded: LoadedCheckpoint, device: torch.device) -> Distillation:
+    """LCM-LoRA: nothing but factors beside one set of base weights."""
+    unet = fresh(loaded, device)
+    networks = LoraNetworks(
+        unet, rank=options.rank, alpha=options.alpha, targets=options.targets, decay=options.target_decay
+    )
+    return Distillation(loaded, networks, Diffusion(loaded.info, device), options)
+
+
+def build(options: LcmOptions, loaded: LoadedCheckpoint, device: torch.device) -> Distillation:
+    """A whole LCM: the student grows an input for w, which begins at zero."""
+    if loaded.info.guidance_embedding:
+        raise TrainingError(f"{loaded.info.name} is an LCM already; distil its base, or fine-tune it with lcf")
+    teacher = fresh(loaded, device)
+    networks = WholeNetworks(with_guidance_embedding(teacher), teacher, decay=options.target_decay)
+    return Distillation(loaded, networks, Diffusion(loaded.info, device), options)
+
+
+def with_guidance_embedding(unet: Any) -> Any:
+    """A copy that is told w and at first does not listen."""
+    config = {**unet.config, "time_cond_proj_dim": EMBEDDING_WIDTH}
+    student = type(unet).from_config(config)
+    missing, unexpected = student.load_state_dict(unet.state_dict(), strict=False)
+    grown = {"time_embedding.cond_proj.weight"}
+    if unexpected or set(missing) != grown:
+        raise TrainingError(f"this network cannot be told a guidance: {sorted({*missing, *unexpected} - grown)}")
+    torch.nn.init.zeros_(student.time_embedding.cond_proj.weight)
+    parameter = next(unet.parameters())
+    return student.to(parameter.device, parameter.dtype, memory_format=torch.channels_last)
+
+
+def fresh(loaded: LoadedCheckpoint, device: torch.device) -> Any:
+    """A float32 copy of the checkpoint's network that may be written to, channels last."""
+    import copy
+
+    unet = copy.deepcopy(loaded.unet())
+    return unet.to(device, torch.float32).to(memory_format=torch.channels_last).eval()
+
+
+def _joined(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return None if a is None or b is None else torch.cat([a, b])

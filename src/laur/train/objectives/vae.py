@@ -1,0 +1,136 @@
+"""A picture autoencoder: pixels, gradients, a little noise in the latent, and if wanted a perceptual loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from laur.core.errors import TrainingError
+from laur.train.objective import Loss
+
+if TYPE_CHECKING:
+    from laur.pipeline.loading.load import LoadedCheckpoint
+    from laur.train.batch import Batch
+    from laur.train.draws import Draws
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VaeOptions:
+    """Which half learns, and from what."""
+
+    encoder: bool = False
+    """Train the encoder too. It moves every latent: the denoiser must then be trained again."""
+    scratch: bool = False
+    """Begin with random weights of the checkpoint's architecture; trains the encoder too."""
+    absolute: float = 1.0
+    """Weight of the mean absolute error."""
+    squared: float = 2.0
+    """Weight of the mean squared error."""
+    gradient: float = 1.0
+    """Weight of the absolute error of differences of neighbours, at three scales: edges."""
+    latent_noise: float = 0.1
+    """Up to so much noise (standard deviation) is put on latents, so that the decoder forgives a denoiser's errors."""
+    pull: float = 0.001
+    """With the encoder: how strongly latents are pulled to zero mean and unit variance."""
+    crop: int = 128
+    """Pixels a side that are learned from at a time; 0 takes whole pictures."""
+
+
+class Autoencoding:
+    """The objective."""
+
+    def __init__(self, loaded: LoadedCheckpoint, vae: Any, options: VaeOptions) -> None:
+        self.model: nn.Module = vae
+        self._vae, self._loaded, self._options = vae, loaded, options
+        learns = options.encoder or options.scratch
+        vae.requires_grad_(True).train()
+        if not learns:
+            for part in (vae.encoder, getattr(vae, "quant_conv", None)):
+                if part is not None:
+                    part.requires_grad_(False)
+        self._learns_encoder = learns
+
+    def loss(self, batch: Batch, draws: Draws) -> Loss:
+        """Of crops there and back."""
+        options = self._options
+        pictures = cropped(batch.latents, draws, options.crop)
+        latents = self._encoded(pictures)
+        level = options.latent_noise * draws.uniform("noise of the latent")
+        if not self._learns_encoder:
+            level = level * latents.flatten(1).std(1)
+        noisy = latents + level[:, None, None, None] * draws.normal("noise", latents.shape[1:])
+        found = self._vae.decode(noisy).sample.float()
+        parts = {
+            "absolute": (found - pictures).abs().mean(),
+            "squared": (found - pictures).square().mean(),
+            "gradient": gradient_error(found, pictures),
+        }
+        total = sum(
+            (getattr(options, name) * part for name, part in parts.items()), torch.zeros((), device=found.device)
+        )
+        if self._learns_encoder:
+            # by sample, so that slices average to the whole
+            flat = latents.flatten(2)
+            parts["pull"] = flat.mean(2).square().mean() + (flat.var(2) - 1).square().mean()
+            total = total + options.pull * parts["pull"]
+        return Loss(total, {name: part.detach() for name, part in parts.items()})
+
+    def updated(self, update: int) -> None:
+        """Nothing follows."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing but the model."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Nothing but the model."""
+
+    def export(self, weights: Mapping[str, Tensor], folder: Path) -> Path:
+        """A checkpoint's folder with the new autoencoder."""
+        from laur.train.objectives import export
+
+        return export.checkpoint(self._vae, weights, folder, self._loaded, task="vae", component="vae")
+
+    def _encoded(self, pictures: Tensor) -> Tensor:
+        with torch.set_grad_enabled(self._learns_encoder):
+            encoded = self._vae.encode(pictures)
+        latents: Tensor = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
+        return latents.float()
+
+
+def cropped(pictures: Tensor, draws: Draws, side: int) -> Tensor:
+    """(B, 3, side, side) at drawn places of (B, 3, H, W); whole pictures where they are no larger."""
+    height, width = pictures.shape[2:]
+    if not side or min(height, width) <= side:
+        return pictures
+    tops = draws.integers("crop from the top", 0, height - side + 1).tolist()
+    lefts = draws.integers("crop from the left", 0, width - side + 1).tolist()
+    return torch.stack([p[:, y : y + side, x : x + side] for p, y, x in zip(pictures, tops, lefts, strict=True)])
+
+
+def gradient_error(a: Tensor, b: Tensor) -> Tensor:
+    """Mean absolute error of differences of neighbouring pixels, at full, half and quarter size."""
+    total = torch.zeros((), device=a.device)
+    for _ in range(3):
+        for axis in (2, 3):
+            total = total + (a.diff(dim=axis) - b.diff(dim=axis)).abs().mean()
+        a, b = functional.avg_pool2d(a, 2), functional.avg_pool2d(b, 2)
+    return total / 3
+
+
+def build(options: VaeOptions, loaded: LoadedCheckpoint, device: torch.device) -> Autoencoding:
+    """Errors: TrainingError."""
+    import copy
+
+    if options.crop < 0 or options.crop % loaded.info.downscale:
+        raise TrainingError(f"crop is {options.crop}; it must be a multiple of {loaded.info.downscale}")
+    vae = copy.deepcopy(loaded.vae()).to(device, torch.float32)
+    if options.scratch:
+        vae = type(vae).from_config(dict(vae.config)).to(device)
+    return Autoencoding(loaded, vae.to(memory_format=torch.channels_last), options)
