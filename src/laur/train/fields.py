@@ -205,13 +205,14 @@ def _written(value: Any) -> str:
 
 @functools.cache
 def docstrings(cls: type) -> dict[str, str]:
-    """The string under each field of a dataclass, on one line; empty where the source is not at hand."""
+    """The string under each field of a dataclass and its bases, on one line; none where the source is not at hand."""
+    inherited = [docstrings(base) for base in reversed(cls.__bases__) if dataclasses.is_dataclass(base)]
+    found = {name: words for part in inherited for name, words in part.items()}
     try:
         body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
     except (OSError, TypeError, SyntaxError):
-        return {}
+        return found
     assert isinstance(body, ast.ClassDef)
-    found: dict[str, str] = {}
     for field, below in zip(body.body, body.body[1:], strict=False):
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr):
             text = below.value.value if isinstance(below.value, ast.Constant) else None

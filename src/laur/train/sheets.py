@@ -28,16 +28,11 @@ if TYPE_CHECKING:
     from laur.train.listener import Listener
     from laur.train.objective import Objective
 
-FEW: Final[Mapping[str, Any]] = {"sampler": "lcm", "steps": 4, "guidance": 1.0}
 MANY: Final[Mapping[str, Any]] = {"sampler": "dpm++2m", "steps": 20}
-SAMPLING: Final[Mapping[str, Mapping[str, Any]]] = {
-    "base": MANY,
-    "style": MANY,
-    "lcm": {"sampler": "lcm", "steps": 4},
-    "lcm-lora": FEW,
-    "lcf": {"sampler": "lcm", "steps": 4},
-}
-"""How each task's network is meant to be sampled. The guidance is the checkpoint's where it is left out."""
+FEW: Final[Mapping[str, Any]] = {"sampler": "lcm", "steps": 4}
+FEW_STEP_TASKS = ("lcm", "lcm-lora", "lcf")
+TOLD_GUIDANCE = 8.0
+"""What an LCM that is told its guidance is sampled at (arXiv 2310.04378, section 5.1); others have it in them."""
 
 
 class Sheets:
@@ -65,7 +60,8 @@ class Sheets:
         self._folder = folder / SHEETS
         own = {"steps": config.steps, "guidance": config.guidance}
         wished = {name: value for name, value in own.items() if value is not None}
-        self._fields: dict[str, Any] = {**SAMPLING[task], **wished}
+        plain = {**FEW, "guidance": TOLD_GUIDANCE if is_told(objective.model) else 1.0}
+        self._fields: dict[str, Any] = {**(plain if task in FEW_STEP_TASKS else MANY), **wished}
 
     def draw(self, update: int, weights: Mapping[str, Tensor]) -> Path | None:
         """The sheet after so many updates. What goes wrong with it is a warning: the run goes on."""
@@ -161,8 +157,12 @@ def _arrays(pictures: Tensor) -> list[np.ndarray]:
 def described(info: Checkpoint, network: nn.Module) -> Checkpoint:
     """What is known of a checkpoint whose denoiser is `network`: it may have been given a guidance embedding."""
     config = dict(getattr(network, "config", info.unet_config))
-    embedded = config.get("time_cond_proj_dim") is not None
-    return dataclasses.replace(info, guidance_embedding=embedded, unet_config=config)
+    return dataclasses.replace(info, guidance_embedding=is_told(network), unet_config=config)
+
+
+def is_told(network: nn.Module) -> bool:
+    """Whether the network has an input for the guidance scale."""
+    return getattr(getattr(network, "config", None), "time_cond_proj_dim", None) is not None
 
 
 def save_sheet(sheet: Image, path: Path) -> Path:
