@@ -81,6 +81,7 @@ def losses(loaded: LoadedCheckpoint, folder: Path, *, draw: bool = False, **sett
             objective=objective,
             loaded=loaded,
             prompts=("a fox",),
+            size=(64, 64),
             device=torch.device("cpu"),
             listener=heard,
         )

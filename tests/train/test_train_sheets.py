@@ -32,6 +32,7 @@ def sheets(checkpoint: Path, folder: Path, model: Any, listener: Listener | None
         objective=SimpleNamespace(model=model),  # pyright: ignore[reportArgumentType]
         loaded=load(str(checkpoint)),
         prompts=("a fox", "a (castle)"),
+        size=(72, 64),
         device=torch.device("cpu"),
         listener=listener or Listener(),
     )
@@ -59,7 +60,7 @@ def test_pictures_are_those_of_the_engine(checkpoint: Path, tmp_path: Path) -> N
     from laur.core.recipe import Recipe
 
     drawn = sheets(checkpoint, tmp_path, load(str(checkpoint)).unet())._pictures({})
-    recipe = Recipe(prompt="a (castle)", seed=4, adapters=(), sampler="lcm", steps=4, guidance=1.0)
+    recipe = Recipe(prompt="a (castle)", seed=4, adapters=(), sampler="lcm", steps=4, guidance=1.0, width=72, height=64)
     plain = Engine(str(checkpoint), device="cpu").run([recipe])[0]
     assert drawn[3].size == plain.size
     difference = ImageChops.difference(drawn[3], plain).convert("L")

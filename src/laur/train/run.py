@@ -111,9 +111,13 @@ def _sheets(
     from laur.train.sheets import Reconstructions, Sheets
 
     wish = config.sheet
-    some = np.unique(np.linspace(0, len(data) - 1, max(1, wish.pictures)).round().astype(np.int64))
+    numbers, counts = np.unique(data.bucket, return_counts=True)
+    commonest = int(numbers[counts.argmax()])
+    members = np.flatnonzero(data.bucket == commonest)
+    some = members[np.unique(np.linspace(0, len(members) - 1, max(1, wish.pictures)).round().astype(np.int64))]
     if config.task == "vae":
         return Reconstructions(objective, data.pixels(some), folder, device=device, listener=listener)
+    height, width = data.info.buckets[commonest]
     prompts = wish.prompts or tuple(captions[-1] for captions in data.captions(some))
     return Sheets(
         config.task,
@@ -122,6 +126,7 @@ def _sheets(
         objective=objective,
         loaded=loaded,
         prompts=prompts,
+        size=(width, height),
         device=device,
         listener=listener,
     )

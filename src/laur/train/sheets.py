@@ -47,10 +47,11 @@ class Sheets:
         objective: Objective,
         loaded: LoadedCheckpoint,
         prompts: tuple[str, ...],
+        size: tuple[int, int],
         device: torch.device,
         listener: Listener,
     ) -> None:
-        """`prompts` are one a row; sheets go into `folder`/sheets."""
+        """`prompts` are one a row, pictures of `size` (width, height); sheets go into `folder`/sheets."""
         self._objective = objective
         self._loaded = loaded
         self._prompts = prompts
@@ -58,7 +59,7 @@ class Sheets:
         self._device = device
         self._listener = listener
         self._folder = folder / SHEETS
-        own = {"steps": config.steps, "guidance": config.guidance}
+        own = {"steps": config.steps, "guidance": config.guidance, "width": size[0], "height": size[1]}
         wished = {name: value for name, value in own.items() if value is not None}
         plain = {**FEW, "guidance": TOLD_GUIDANCE if is_told(objective.model) else 1.0}
         self._fields: dict[str, Any] = {**(plain if task in FEW_STEP_TASKS else MANY), **wished}
