@@ -19,6 +19,7 @@ from laur.cli import BEGUN
 from laur.cli.adapters import adapters_app
 from laur.cli.bench import bench
 from laur.cli.console import complain
+from laur.cli.data import data_app
 from laur.cli.doctor import doctor
 from laur.cli.generate import EXAMPLES as GENERATE_EXAMPLES
 from laur.cli.generate import generate
@@ -58,6 +59,7 @@ app.command(epilog=INSPECT_EXAMPLES)(inspect)
 app.add_typer(models_app, name="models")
 app.add_typer(adapters_app, name="adapters")
 app.add_typer(train_app, name="train")
+app.add_typer(data_app, name="data")
 app.command()(doctor)
 app.command()(bench)
 

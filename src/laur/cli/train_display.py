@@ -106,8 +106,8 @@ class Bar(Lines):
 
     def show(self, entry: Entry, done: float) -> None:
         """Move the bar."""
-        fields = {"place": self.place(entry), "figures": self.figures(entry), "left": clock(self.left(entry))}
-        self._bar.update(self._task, completed=done, **fields)
+        place, figures, left = self.place(entry), self.figures(entry), clock(self.left(entry))
+        self._bar.update(self._task, completed=done, place=place, figures=figures, left=left)
 
     def say(self, text: str) -> None:
         """Above the bar."""

@@ -42,6 +42,16 @@ class QueueOptions:
     """Seconds that a call waits for Redis to come back before it raises UnavailableError."""
 
     @property
+    def reserved(self) -> int:
+        """Jobs with which a tenant still gets in when others have filled the queue …"""
+        return max(1, self.limit // 50)
+
+    @property
+    def hard_limit(self) -> int:
+        """… up to a quarter above the limit."""
+        return self.limit + self.limit // 4
+
+    @property
     def per_tenant(self) -> int:
         """`tenant_limit`, or half of the whole."""
         return self.tenant_limit or max(1, self.limit // 2)

@@ -166,7 +166,9 @@ def build(options: LcmOptions, loaded: LoadedCheckpoint, device: torch.device) -
 
 def with_guidance_embedding(unet: Any) -> Any:
     """A copy that is told w and at first does not listen."""
-    config = {**unet.config, "time_cond_proj_dim": EMBEDDING_WIDTH}
+    # diffusers lists there which values to take from its own defaults whatever the config says
+    kept = {key: value for key, value in unet.config.items() if key != "_use_default_values"}
+    config = {**kept, "time_cond_proj_dim": EMBEDDING_WIDTH}
     student = type(unet).from_config(config)
     missing, unexpected = student.load_state_dict(unet.state_dict(), strict=False)
     grown = {"time_embedding.cond_proj.weight"}

@@ -76,7 +76,7 @@ class LowRankLayer(nn.Module):
             return weight + (self.scale * (up @ down)).view_as(weight)
 
 
-class LowRankLinear(LowRankLayer, nn.Linear):
+class LowRankLinear(LowRankLayer, nn.Linear):  # pyright: ignore[reportIncompatibleVariableOverride]
     """A linear with a trained low-rank difference."""
 
     def forward(self, input: Tensor, *_: Any) -> Tensor:
@@ -84,7 +84,7 @@ class LowRankLinear(LowRankLayer, nn.Linear):
         return functional.linear(input, self.merged(), self.bias)
 
 
-class LowRankConv2d(LowRankLayer, nn.Conv2d):
+class LowRankConv2d(LowRankLayer, nn.Conv2d):  # pyright: ignore[reportIncompatibleVariableOverride]
     """A convolution with a trained low-rank difference."""
 
     def forward(self, input: Tensor, *_: Any) -> Tensor:

@@ -1,0 +1,5 @@
+-- ARGV[2] id
+local state = fields(ARGV[2], 'state')
+if not state then return 0 end
+if not final(state) then close(ARGV[2], 'cancelled', nil, nil) end
+return 1

@@ -1,0 +1,23 @@
+-- ARGV[2]: the job as JSON: id, payload, pool, tenant, priority, work, adapters, deadline
+local new = cjson.decode(ARGV[2])
+if redis.call('EXISTS', job(new.id)) == 1 then return {'known', 0} end
+ready()
+local mine = redis.call('ZCARD', key('wait', new.pool, new.tenant))
+local limit = mine < opt.reserved and opt.hard_limit or opt.limit
+if redis.call('XLEN', JOBS) >= limit or mine >= opt.per_tenant then
+  count('refused')
+  return {'busy', redis.call('HGET', key('pace'), 'interval') or '0'}
+end
+local number = redis.call('INCR', key('number'))
+redis.call('HSET', job(new.id), 'payload', new.payload, 'pool', new.pool, 'tenant', new.tenant,
+  'rank', string.format('%.0f', new.priority * 2 ^ 44 + number), 'priority', new.priority, 'number', number,
+  'work', new.work, 'adapters', new.adapters, 'since', stamp, 'attempts', 0,
+  'entry', redis.call('XADD', JOBS, '*', 'id', new.id))
+if new.deadline ~= cjson.null then
+  local deadline = string.format('%.6f', new.deadline)
+  redis.call('HSET', job(new.id), 'deadline', deadline)
+  redis.call('ZADD', key('deadlines'), deadline, new.id)
+end
+count('submitted')
+enqueue(new.id)
+return {'new', 0}

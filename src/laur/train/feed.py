@@ -1,0 +1,37 @@
+"""Batches of a prepared set, each a function of the update's number alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from laur.train.batch import Batch
+from laur.train.draws import Draws
+
+if TYPE_CHECKING:
+    from laur.train.conditions import Conditioner
+    from laur.train.data.order import Order
+    from laur.train.data.reader import TrainingSet
+
+
+class Feed:
+    """Latents with conditions; without a conditioner the pictures themselves, for an autoencoder."""
+
+    def __init__(
+        self, data: TrainingSet, order: Order, conditioner: Conditioner | None, seed: int, device: torch.device
+    ) -> None:
+        self._data, self._order, self._conditioner = data, order, conditioner
+        self._seed, self._device = seed, device
+
+    def batch(self, update: int, rows: slice) -> tuple[Batch, Draws]:
+        """Some rows of an update's global batch, the same whenever they are asked for."""
+        whole = self._order.indices(update)
+        indices = whole[rows]
+        keys = torch.arange(update * len(whole), (update + 1) * len(whole), dtype=torch.int64)[rows]
+        draws = Draws(self._seed, keys, self._device)
+        names = self._data.names(indices)
+        if self._conditioner is None:
+            return Batch(update, keys, self._data.pixels(indices).to(self._device), None, names), draws
+        latents = self._data.latents(indices).to(self._device)
+        return Batch(update, keys, latents, self._conditioner.conditions(indices, draws), names), draws

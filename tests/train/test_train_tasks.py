@@ -1,0 +1,114 @@
+"""Every task from pictures to a result, through the command line, on a checkpoint a few channels wide."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tiny_set import tiny_set
+
+from helpers.tiny import tiny_folder
+from laur.cli.app import run
+from laur.pipeline.engine import Engine
+from laur.train.journal import read
+
+UPDATES = 2
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_folder("sd1", tmp_path_factory.mktemp("checkpoint") / "sd1")
+
+
+@pytest.fixture(scope="module")
+def data(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_set(tmp_path_factory.mktemp("data") / "set", checkpoint)
+
+
+def trained(task: str, out: Path, checkpoint: Path, data: Path, *options: str) -> int:
+    fixed = ["--model", str(checkpoint), "--data", str(data), "--out", str(out), "--device", "cpu"]
+    small = ["--batch", "2", "--updates", str(UPDATES), "--precision", "float32"]
+    some = ["sheet.updates=2", "sheet.pictures=1", "sheet.steps=2", "sheet.seeds=[1]", "journal.tensorboard=false"]
+    sets = [part for setting in some for part in ("--set", setting)]
+    return run(["train", task, *fixed, *small, *sets, *options])
+
+
+def outcome(task: str, out: Path, checkpoint: Path, data: Path, *options: str) -> Path:
+    """The result's path, after looking at all that a run leaves."""
+    assert trained(task, out, checkpoint, data, *options) == 0
+    assert [line["update"] for line in read(out / "journal.jsonl")] == list(range(UPDATES))
+    assert [path.name for path in (out / "sheets").iterdir()] == ["00000002.png"]
+    assert [path.name for path in (out / "states").iterdir()] == ["00000002"]
+    found = [path for path in (out / "result").iterdir() if path.suffix == ".safetensors"]
+    return found[0] if found else out / "result"
+
+
+@pytest.fixture(scope="module")
+def lcm_lora(checkpoint: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "lcm-lora"
+    return outcome("lcm-lora", out, checkpoint, data, "--set", "objective.rank=4")
+
+
+def test_lcm_lora(lcm_lora: Path) -> None:
+    assert lcm_lora.suffix == ".safetensors"
+    assert (lcm_lora.parent / "README.md").is_file()
+
+
+def test_style(checkpoint: Path, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    result = outcome("style", out, checkpoint, data, "--set", "objective.rank=4", "--accumulate", "2")
+    first = result.read_bytes()
+    assert run(["train", "style", "--out", str(out), "--resume", "--updates", "4"]) == 0
+    assert [line["update"] for line in read(out / "journal.jsonl")] == list(range(4))
+    assert result.read_bytes() != first
+
+
+def test_lcf(checkpoint: Path, data: Path, lcm_lora: Path, tmp_path: Path) -> None:
+    options = ("--set", "objective.rank=4", "--set", f"objective.adapter={json.dumps(str(lcm_lora))}")
+    assert outcome("lcf", tmp_path / "run", checkpoint, data, *options).suffix == ".safetensors"
+
+
+def test_lcm_and_lcf_of_it(checkpoint: Path, data: Path, tmp_path: Path) -> None:
+    lcm = outcome("lcm", tmp_path / "lcm", checkpoint, data, "--checkpointing")
+    info = Engine(str(lcm), device="cpu").library.checkpoint(str(lcm))
+    assert info.guidance_embedding
+    result = outcome("lcf", tmp_path / "lcf", lcm, data, "--set", "objective.whole=true")
+    assert (result / "unet").is_dir()
+
+
+@pytest.mark.parametrize("task", ["base", "vae"])
+def test_whole_checkpoints(task: str, checkpoint: Path, data: Path, tmp_path: Path) -> None:
+    result = outcome(task, tmp_path / "run", checkpoint, data)
+    assert (result / "model_index.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--set", "objective.rank=4000"), "rank 4000 is above what"),
+        (("--set", "objective.rnk=4"), "there is no setting objective.rnk; the nearest is objective.rank"),
+        (("--set", "data.mix={nothing=1}"), "the set has no style 'nothing'"),
+        (("--data", "nowhere"), "nowhere is no prepared set"),
+        (("--data", ""), "name the prepared set to learn from with --data"),
+        (("--model", "nomodel"), "nomodel"),
+        (("--batch", "3", "--accumulate", "2"), "a batch of 3 cannot be split evenly over 2 slices"),
+    ],
+)
+def test_bad_input_is_told_in_a_line(
+    options: tuple[str, ...], words: str, checkpoint: Path, data: Path, tmp_path: Path, *, capfd: Captured
+) -> None:
+    assert trained("style", tmp_path / "run", checkpoint, data, *options) == 2
+    told = capfd.readouterr().err
+    assert words in told
+    assert told.count("\n") == 1
+
+
+def test_an_empty_set(checkpoint: Path, data: Path, tmp_path: Path, capfd: Captured) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    values = json.loads((data / "set.json").read_bytes()) | {"pictures": 0, "parts": [], "styles": {}, "licences": {}}
+    (empty / "set.json").write_text(json.dumps(values))
+    assert trained("style", tmp_path / "run", checkpoint, empty) == 2
+    assert "holds no pictures" in capfd.readouterr().err
