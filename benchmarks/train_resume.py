@@ -113,7 +113,7 @@ def kill_often(data: Path, out: Path, *, kills: int, seconds: float, chance: ran
 
 def main() -> None:
     """Measure and report."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--out", type=Path, default=None, help="where the JSON goes (default: benchmarks/results)")
     found = parser.parse_args()
@@ -122,7 +122,7 @@ def main() -> None:
         folder = Path(name)
         data = folder / "set"
         source = pictures(folder / "shapes")
-        subprocess.run([*LAUR, "data", "prepare", str(source), "--out", str(data)], check=True)
+        subprocess.run([*LAUR, "data", "prepare", "folder", str(source), "--out", str(data)], check=True)
         whole, killed = folder / "whole", folder / "killed"
         seconds = finish(data, whole)
         # kills in a row make UPDATES / kills updates each on average, so that the run is not over before the last one
@@ -140,7 +140,7 @@ def main() -> None:
             "seed_of_the_moments": seed,
             "each": kills,
         }
-    report("train_resume", __doc__.splitlines()[0], figures, found.out)
+    report("train_resume", (__doc__ or "").splitlines()[0], figures, found.out)
     assert all(same.values()), "not the same bits"
     assert figures["same_journal"], "not the same journal"
 

@@ -22,6 +22,14 @@ class Conditions:
     size_ids: Tensor | None = None
     """(B, 6) float32: SDXL's original size, crop and target size (5 for the refiner)."""
 
+    def rows(self, places: Tensor) -> Conditions:
+        """Those of some samples, by place (B',) int64."""
+
+        def some(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor[places]
+
+        return Conditions(self.context[places], some(self.context_mask), some(self.pooled), some(self.size_ids))
+
     def where(self, mask: Tensor, other: Conditions) -> Conditions:
         """`other` where mask (B,) bool is True; its tensors may have one row for all. Size ids stay."""
         context = other.context.expand_as(self.context).where(mask[:, None, None], self.context)

@@ -39,10 +39,10 @@ class ConsistencyOptions:
     """Part of the draws at the last timestep, where every picture begins."""
 
     def __post_init__(self) -> None:
-        _within("skip", self.skip, 1, 500)
-        _within("target_decay", self.target_decay, 0, 1)
-        _within("boundary", self.boundary, 0, 1)
-        _within("last", self.last, 0, 1 - self.boundary)
+        within("skip", self.skip, 1, 500)
+        within("target_decay", self.target_decay, 0, 1)
+        within("boundary", self.boundary, 0, 1)
+        within("last", self.last, 0, 1 - self.boundary)
         if self.huber <= 0:
             raise TrainingError(f"huber is {self.huber}; it must be above 0")
 
@@ -216,6 +216,7 @@ class Consistent:
 
     def __init__(self, networks: Networks, diffusion: Diffusion, options: ConsistencyOptions) -> None:
         self.networks = networks
+        """Student, slow target, teacher."""
         self.model = networks.model
         self.diffusion = diffusion
         self.options = options
@@ -238,6 +239,7 @@ class Consistent:
         self.networks.load_state_dict(state)
 
 
-def _within(name: str, value: float, low: float, high: float) -> None:
+def within(name: str, value: float, low: float, high: float) -> None:
+    """Raise TrainingError unless low <= value <= high."""
     if not low <= value <= high:
         raise TrainingError(f"{name} is {value:g}; it lies in {low:g}..{high:g}")

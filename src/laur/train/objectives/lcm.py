@@ -19,6 +19,7 @@ from torch import Tensor
 
 from laur.core.errors import TrainingError
 from laur.train.batch import Conditions
+from laur.train.draws import Draws
 from laur.train.objective import Loss
 from laur.train.objectives.consistency import (
     ConsistencyOptions,
@@ -28,20 +29,35 @@ from laur.train.objectives.consistency import (
     distance,
     draw_pair,
     leak,
+    within,
 )
 from laur.train.objectives.networks import Diffusion
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from laur.pipeline.loading.load import LoadedCheckpoint
     from laur.train.batch import Batch
-    from laur.train.draws import Draws
 
 EMBEDDING_WIDTH = 256
 """time_cond_proj_dim of published LCMs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LcmOptions(ConsistencyOptions):
+class DistillationOptions(ConsistencyOptions):
+    """What both have."""
+
+    own: float = 0.0
+    """Part of the samples whose clean latent the slow target draws itself, from pure noise, in the steps that lead to
+    the drawn timestep, in place of a picture of the set: then f learns where sampling takes it."""
+
+    def __post_init__(self) -> None:
+        ConsistencyOptions.__post_init__(self)
+        within("own", self.own, 0, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LcmOptions(DistillationOptions):
     """A whole LCM that is told its guidance."""
 
     w_min: float = 2.0
@@ -50,12 +66,12 @@ class LcmOptions(ConsistencyOptions):
     """Largest."""
 
     def __post_init__(self) -> None:
-        ConsistencyOptions.__post_init__(self)
+        DistillationOptions.__post_init__(self)
         check_guidance(self.w_min, self.w_max)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LcmLoraOptions(ConsistencyOptions):
+class LcmLoraOptions(DistillationOptions):
     """An LCM-LoRA: the guidance is distilled in and not told."""
 
     w_min: float = 2.5
@@ -68,10 +84,41 @@ class LcmLoraOptions(ConsistencyOptions):
     """The difference is alpha / rank · up · down; the rank where it is not set."""
     targets: tuple[str, ...] = ("attention", "projection", "feed_forward", "conv", "time")
     """Layers that learn: groups (attention, projection, feed_forward, conv, time) or patterns of names."""
+    adapter: str = ""
+    """An LCM-LoRA to go on from, by name or file, of this rank or a lower one; begin anew where empty."""
 
     def __post_init__(self) -> None:
-        ConsistencyOptions.__post_init__(self)
+        DistillationOptions.__post_init__(self)
         check_guidance(self.w_min, self.w_max)
+
+
+OWN_STEPS = 4
+"""Sampling steps over the whole schedule that a clean latent of the student's own stands on."""
+
+
+@torch.no_grad()
+def own_latents(
+    consistent: Consistent, conditions: Conditions, draws: Draws, t: Tensor, *, w: Tensor, shape: Sequence[int]
+) -> Tensor:
+    """Clean latents (B, C, h, w) that the slow target itself draws from noise, on the way down to timesteps t (B,).
+
+    The backward simulation of arXiv 2405.14867 (section 4.5): f of pure noise, then noised and denoised again at the
+    timesteps of a sampler of `OWN_STEPS` steps for as long as they lie above t. At inference x_t is made of such
+    latents, which are not those of the pictures that were learned from.
+    """
+    diffusion = consistent.diffusion
+    grid = [diffusion.timesteps - 1 - i * diffusion.timesteps // OWN_STEPS for i in range(OWN_STEPS)]
+    found = torch.zeros(len(t), *shape, device=t.device)
+    for step, level in enumerate(grid):
+        rows = torch.nonzero(t < level if step else t >= 0).flatten()
+        if not len(rows):
+            break
+        at = torch.full((len(rows),), level, device=t.device)
+        noise = draws.normal(f"noise of step {step}", shape)[rows]
+        x = diffusion.noised(found[rows], noise, at)
+        told = conditions.rows(rows)
+        found[rows] = consistent.f(consistent.networks.target(x, at, told, w[rows]), x, at)
+    return found
 
 
 def check_guidance(low: float, high: float) -> None:
@@ -106,6 +153,7 @@ class Distillation(Consistent):
         pair = draw_pair(options, draws, diffusion.timesteps)
         noise = draws.normal("noise", z.shape[1:])
         w = options.w_min + (options.w_max - options.w_min) * draws.uniform("guidance")
+        z = self._clean(z, conditions, draws, pair.t, w)
         x = diffusion.noised(z, noise, pair.t)
         with torch.no_grad():
             x0, eps = diffusion.split(self._guided(x, pair.t, conditions, w), x, pair.t)
@@ -116,6 +164,16 @@ class Distillation(Consistent):
         each = distance(options, found, goal)
         sigma = diffusion.levels(pair.t)[1]
         return Loss(each.mean(), {"leak": leak(found, z, noise, sigma, pair=pair, part=options.boundary)})
+
+    def _clean(self, z: Tensor, conditions: Conditions, draws: Draws, t: Tensor, w: Tensor) -> Tensor:
+        """z (B, C, h, w), in the part that `own` says drawn by the target."""
+        rows = torch.nonzero(draws.uniform("whose picture") < self.options.own).flatten()
+        if not len(rows):
+            return z
+        found = z.clone()
+        some = Draws(draws.seed, draws.keys[rows], draws.device)
+        found[rows] = own_latents(self, conditions.rows(rows), some, t[rows], w=w[rows], shape=z.shape[1:])
+        return found
 
     def _guided(self, x: Tensor, t: Tensor, conditions: Conditions, w: Tensor) -> Tensor:
         """cond + w (cond - uncond), in one call of twice the rows."""
@@ -152,6 +210,11 @@ def build_lora(options: LcmLoraOptions, loaded: LoadedCheckpoint, device: torch.
     networks = LoraNetworks(
         unet, rank=options.rank, alpha=options.alpha, targets=options.targets, decay=options.target_decay
     )
+    if options.adapter:
+        from laur.optimize.catalogue import find
+        from laur.optimize.merge import layer_shapes
+
+        networks.lora.begin_with(find(options.adapter).deltas(layer_shapes(unet, "unet")))
     return Distillation(loaded, networks, Diffusion(loaded.info, device), options)
 
 

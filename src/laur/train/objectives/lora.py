@@ -22,7 +22,7 @@ from torch.nn import functional
 from laur.core.errors import TrainingError
 
 if TYPE_CHECKING:
-    from laur.optimize.deltas import LowRank
+    from laur.optimize.deltas import Delta, LowRank
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "attention": ("*.to_q", "*.to_k", "*.to_v", "*.to_out.0"),
@@ -137,6 +137,27 @@ class Lora:
         """Take `target_state` back."""
         for name, tensor in self.target_state().items():
             tensor.copy_(state[name])
+
+    @torch.no_grad()
+    def begin_with(self, deltas: Mapping[str, Delta]) -> None:
+        """Take the factors of an adapter, by canonical layer name ("unet.…").
+
+        Errors: TrainingError where it changes a layer that does not learn here, or is of a higher rank.
+        """
+        from laur.optimize.deltas import LowRank
+
+        for name, delta in deltas.items():
+            layer = self.layers.get(name.removeprefix("unet."))
+            if layer is None:
+                raise TrainingError(f"the adapter changes {name}, which is not among the targets; name its layer too")
+            if not isinstance(delta, LowRank) or delta.rank > self.rank:
+                what = f"has rank {delta.rank}" if isinstance(delta, LowRank) else "has no two factors"
+                raise TrainingError(f"the adapter {what} at {name}; go on from one of rank {self.rank} at most")
+            layer.up[:, : delta.rank] = delta.up.flatten(1).to(layer.up) * (delta.scale / self.scale)
+            layer.down[: delta.rank] = delta.down.flatten(1).to(layer.down)
+            if layer.target_up is not None and layer.target_down is not None:
+                layer.target_up.copy_(layer.up)
+                layer.target_down.copy_(layer.down)
 
     def deltas(self, weights: Mapping[str, Tensor]) -> dict[str, LowRank]:
         """By layer, with `weights` (by parameter name, "….up" and "….down") in place of the layers' own."""
