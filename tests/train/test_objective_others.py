@@ -1,0 +1,204 @@
+"""Denoising, styles and autoencoders against their formulas; what is written, against diffusers and the Engine."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
+from diffusers.training_utils import compute_snr
+from safetensors import safe_open
+from tiny_set import tiny_set
+
+from helpers.tiny import tiny_folder
+from laur.core.errors import TrainingError
+from laur.optimize.lora_file import LoraFile
+from laur.optimize.merge import layer_shapes
+from laur.pipeline.engine import Engine
+from laur.pipeline.loading.load import LoadedCheckpoint, load
+from laur.train.batch import Batch, Conditions
+from laur.train.draws import Draws
+from laur.train.objectives import base, export, lcm, style, vae
+from laur.train.objectives.lora import GROUPS, Lora, chosen
+from laur.train.objectives.networks import Diffusion, predict
+
+CPU = torch.device("cpu")
+ALL = tuple(GROUPS)
+
+
+@pytest.fixture(scope="module")
+def sd1_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_folder("sd1", tmp_path_factory.mktemp("checkpoint") / "sd1")
+
+
+@pytest.fixture(scope="module")
+def sd1(sd1_folder: Path) -> LoadedCheckpoint:
+    return load(str(sd1_folder))
+
+
+def some_batch(loaded: LoadedCheckpoint, count: int = 6) -> tuple[Batch, Draws]:
+    keys = torch.arange(count)
+    draws = Draws(5, keys)
+    width = loaded.unet().config["cross_attention_dim"]
+    conditions = Conditions(draws.normal("context", (77, width)))
+    return Batch(0, keys, draws.normal("latent", (4, 8, 8)), conditions), Draws(9, keys)
+
+
+@pytest.mark.parametrize("family", ["sd1", "sd2"])
+def test_denoising_is_diffusers_own_loss(family: str, tmp_path: Path) -> None:
+    loaded = load(str(tiny_folder(family, tmp_path / family)))
+    batch, draws = some_batch(loaded)
+    assert batch.conditions is not None
+    unet, diffusion = copy.deepcopy(loaded.unet()).float(), Diffusion(loaded.info, CPU)
+    options = base.BaseOptions(timesteps="uniform", min_snr=5.0)
+    schedule = loaded.info.schedule
+    theirs: Any = DDIMScheduler(
+        beta_start=schedule.beta_start,
+        beta_end=schedule.beta_end,
+        beta_schedule=schedule.beta_schedule,
+        prediction_type=loaded.info.prediction,
+    )
+    with torch.no_grad():
+        weighted, plain = base.denoising(unet, diffusion, options, batch, draws)
+        t, noise = draws.integers("timestep", 0, 1000), draws.normal("noise", (4, 8, 8))
+        said = predict(unet, theirs.add_noise(batch.latents, noise, t), t, batch.conditions)
+        goal = noise if loaded.info.prediction == "epsilon" else theirs.get_velocity(batch.latents, noise, t)
+        expected = (said - goal).square().mean((1, 2, 3))
+        snr = compute_snr(theirs, t)
+        weight = snr.clamp(max=5.0) / (snr if loaded.info.prediction == "epsilon" else snr + 1)
+    torch.testing.assert_close(plain, expected, rtol=2e-4, atol=1e-5)
+    torch.testing.assert_close(weighted, expected * weight, rtol=2e-4, atol=1e-5)
+
+
+def test_timesteps_lean_as_they_should() -> None:
+    draws = Draws(0, torch.arange(20_000))
+    uniform, middle = (
+        base.draw_timesteps(base.DenoisingOptions(timesteps=kind), draws, 1000).float()
+        for kind in ("uniform", "logit_normal")
+    )
+    assert float(uniform.mean()) == pytest.approx(499.5, abs=10)
+    assert float(uniform.std()) == pytest.approx(288.7, abs=5)
+    assert float(middle.median()) == pytest.approx(1000 * torch.tensor(0.6).sigmoid().item(), abs=10)
+    assert float(middle.std()) < 230
+
+
+def test_a_prior_counts_as_much_as_it_says(sd1: LoadedCheckpoint, sd1_folder: Path, tmp_path: Path) -> None:
+    data = tiny_set(tmp_path / "set", sd1_folder)
+    batch, draws = some_batch(sd1)
+    with torch.no_grad():
+        plain = style.build(style.StyleOptions(rank=4), sd1, CPU).loss(batch, draws)
+        options = style.StyleOptions(rank=4, prior=str(data), prior_weight=0.5)
+        both = style.build(options, sd1, CPU).loss(batch, draws)
+    assert float(both.parts["style"]) == pytest.approx(float(plain.total), rel=1e-5)
+    assert float(both.parts["prior"]) > 0
+    assert float(both.total) == pytest.approx(float(both.parts["style"]) + 0.5 * float(both.parts["prior"]), rel=1e-5)
+
+
+def test_an_autoencoder_learns_its_decoder_alone(sd1: LoadedCheckpoint) -> None:
+    objective = vae.build(vae.VaeOptions(crop=32, latent_noise=0.0), sd1, CPU)
+    learning = {name.split(".")[0] for name, p in objective.model.named_parameters() if p.requires_grad}
+    assert learning == {"decoder", "post_quant_conv"}
+    keys = torch.arange(2)
+    pictures = Draws(3, keys).uniform("picture", (3, 64, 64)) * 2 - 1
+    optimiser = torch.optim.AdamW([p for p in objective.model.parameters() if p.requires_grad], lr=1e-3)
+    losses: list[float] = []
+    for _ in range(12):
+        loss = objective.loss(Batch(0, keys, pictures, None), Draws(4, keys))
+        optimiser.zero_grad()
+        loss.total.backward()
+        optimiser.step()
+        losses.append(float(loss.total.detach()))
+    assert losses[-1] < 0.8 * losses[0]
+    parts = loss.parts
+    total = parts["absolute"] + 2 * parts["squared"] + parts["gradient"]
+    assert float(total) == pytest.approx(losses[-1], rel=1e-5)
+
+
+def random_lora(loaded: LoadedCheckpoint, rank: int = 4) -> tuple[Any, Lora]:
+    unet = lcm.fresh(loaded, CPU)
+    lora = Lora(unet, rank=rank, alpha=2.0, targets=ALL)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for layer in lora.layers.values():
+            layer.up.normal_(std=0.2)
+    return unet, lora
+
+
+@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl", "ssd-1b"])
+def test_diffusers_draws_with_what_was_trained(family: str, tmp_path: Path) -> None:
+    folder = tiny_folder(family, tmp_path / family)
+    loaded = load(str(folder))
+    unet, lora = random_lora(loaded)
+    weights = dict(unet.named_parameters())
+    path = export.adapter(lora.deltas(weights), tmp_path / "result", loaded, task="style", trigger_words=("egg",))
+    kind: Any = StableDiffusionXLPipeline if loaded.info.family.is_xl else StableDiffusionPipeline
+    pipeline = kind.from_pretrained(folder)
+    pipeline.load_lora_weights(path)
+    pipeline.fuse_lora()
+    theirs = dict(pipeline.unet.named_parameters())
+    for name, layer in lora.layers.items():
+        found, ours = theirs[f"{name}.base_layer.weight"].detach(), layer.merged().detach()
+        torch.testing.assert_close(found, ours, rtol=2e-3, atol=2e-3 * float(ours.abs().max()))
+    coverage = LoraFile(path).coverage(layer_shapes(loaded.unet(), "unet"))
+    assert not coverage.left
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    assert metadata["modelspec.trigger_phrase"] == "egg"
+    assert metadata["ss_network_dim"] == "4"
+    assert metadata["ss_v2"] == str(family == "sd2")
+    assert metadata["modelspec.architecture"].endswith("/lora")
+    assert metadata["modelspec.license"]
+    assert (
+        json.loads(metadata["laur.recommends"])["trigger_words"] == ["egg"] if "laur.recommends" in metadata else True
+    )
+    card = (path.parent / "README.md").read_text()
+    assert card.startswith("---\nlicense: ")
+    assert "laur train style" in card
+
+
+def test_our_engine_draws_what_was_trained(sd1: LoadedCheckpoint, sd1_folder: Path, tmp_path: Path) -> None:
+    """The adapter's file, and a checkpoint whose weights hold the same difference, draw the same."""
+    from laur.core.recipe import AdapterRef, Recipe
+
+    unet, lora = random_lora(sd1)
+    weights = dict(unet.named_parameters())
+    path = export.adapter(lora.deltas(weights), tmp_path / "adapter", sd1, task="style")
+    whole = copy.deepcopy(sd1.unet()).float()
+    for name, layer in lora.layers.items():
+        whole.get_submodule(name).weight.data.copy_(layer.merged().detach())
+    folder = export.checkpoint(whole, dict(whole.named_parameters()), tmp_path / "whole", sd1, task="base")
+    plain: dict[str, Any] = {"prompt": "an egg", "seed": 3, "steps": 3, "width": 64, "height": 64, "sampler": "ddim"}
+    draws = [
+        Engine(str(sd1_folder), device="cpu", dtype="float32").pictures(
+            [Recipe(**plain, adapters=(AdapterRef(name=str(path)),))]
+        ),
+        Engine(str(folder), device="cpu", dtype="float32").pictures([Recipe(**plain, adapters=())]),
+    ]
+    first, second = (draw[0].pixels.astype("float32") for draw in draws)
+    assert abs(first - second).mean() < 1.0
+    assert first.std() > 1.0
+
+
+def test_nothing_half_written_stays(sd1: LoadedCheckpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unet, lora = random_lora(sd1)
+    weights = {name: torch.full_like(p, torch.nan) for name, p in unet.named_parameters()}
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TrainingError, match="does not draw"):
+        export.adapter(lora.deltas(weights), tmp_path / "result", sd1, task="style")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_targets(sd1: LoadedCheckpoint) -> None:
+    unet = sd1.unet()
+    everything, attention = chosen(unet, ALL), chosen(unet, ["attention"])
+    assert set(attention) < set(everything)
+    assert all(name.split(".")[-1] in {"to_q", "to_k", "to_v", "0"} for name in attention)
+    assert chosen(unet, ["mid_block.*.to_q"]) == [n for n in attention if n.startswith("mid_block") and "to_q" in n]
+    with pytest.raises(TrainingError, match="'nothing' names no layer"):
+        chosen(unet, ["attention", "nothing"])
+    with pytest.raises(TrainingError, match=r"rank 65 is above what .* has"):
+        Lora(lcm.fresh(sd1, CPU), rank=65, alpha=None, targets=ALL)
