@@ -248,7 +248,7 @@ def fresh(loaded: LoadedCheckpoint, device: torch.device) -> Any:
 
     unet = copy.deepcopy(loaded.unet())
     # nn.Module's own: diffusers' warns of a cast that here is just what is wanted
-    return torch.nn.Module.to(unet, device, torch.float32, memory_format=torch.channels_last).eval()
+    return torch.nn.Module.to(unet, device, torch.float32).to(memory_format=torch.channels_last).eval()
 
 
 def _joined(a: Tensor | None, b: Tensor | None) -> Tensor | None:
