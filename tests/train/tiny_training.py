@@ -39,7 +39,7 @@ class TinyFeed:
     def batch(self, update: int, rows: slice) -> tuple[Batch, Draws]:
         keys = (update * self.size + torch.arange(self.size))[rows]
         places = keys % SET
-        batch = Batch(update, keys, self.pictures[places], None, tuple(f"picture-{int(i)}" for i in places))
+        batch = Batch(update, keys, self.pictures[places], None, names=tuple(f"picture-{int(i)}" for i in places))
         return batch, Draws(self.seed, keys)
 
 

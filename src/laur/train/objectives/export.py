@@ -229,7 +229,8 @@ def _with(network: Any, weights: Mapping[str, Tensor]) -> Any:
 
     state = {**network.state_dict(), **{name: tensor.detach() for name, tensor in weights.items()}}
     plain = type(network).from_config(dict(network.config))
-    plain.load_state_dict({name: tensor.float().cpu() for name, tensor in state.items()})
+    mine = plain.state_dict().keys()  # without what was joined to the network for its training alone
+    plain.load_state_dict({name: tensor.float().cpu() for name, tensor in state.items() if name in mine})
     largest = max(float(p.detach().abs().max()) for p in plain.parameters())
     return plain.half() if largest < torch.finfo(torch.float16).max else plain
 

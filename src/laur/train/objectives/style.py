@@ -111,7 +111,7 @@ class Prior:
         indices = self._indices[picks]
         latents = self._set.latents(indices).to(self._device)
         conditions = self._conditioner.conditions(indices, draws)
-        return Batch(batch.update, batch.keys, latents, conditions, self._set.names(indices))
+        return Batch(batch.update, batch.keys, latents, conditions, names=self._set.names(indices))
 
 
 def build(options: StyleOptions, loaded: LoadedCheckpoint, device: torch.device) -> Style:
