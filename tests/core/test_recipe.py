@@ -66,6 +66,15 @@ BAD = [
     ({"adapters": [{"name": "a", "weight": "b"}]}, "adapter weight must be a number"),
     ({"adapters": ["a:1000"]}, "adapter weight is 1000.0; it must be from -100 to 100"),
     ({"adapters": ["a:nan"]}, "adapter weight is nan"),
+    ({"image": "cat.png"}, "the image is named by its content, sha256:HASH with 64 hex digits, not 'cat.png'"),
+    ({"image": "sha256:" + "A" * 64}, "sha256:HASH"),
+    ({"image": 5}, "sha256:HASH"),
+    ({"mask": "sha256:" + "a" * 64}, "a mask says what of a picture is drawn anew, and there is none"),
+    ({"strength": 1.01}, "strength is 1.01; it must be from 0 to 1"),
+    ({"strength": -0.1}, "strength is -0.1"),
+    ({"strength": "half"}, "strength must be a number"),
+    ({"mask_blur": -1}, "mask blur is -1; it must be from 0 to 256"),
+    ({"paste_back": 1}, "paste back must be true or false, not 1"),
     ({"stepz": 4}, "a recipe has no field 'stepz'; did you mean steps\\?"),
     ({"zzz": 4}, "a recipe has no field 'zzz'; known are prompt"),
 ]
@@ -120,6 +129,9 @@ recipes = st.builds(
     width=st.none() | st.integers(16, SIZE_LIMIT),
     sampler=st.none() | st.sampled_from(SAMPLERS),
     eta=st.none() | st.floats(0, 1),
+    image=st.none() | st.just("sha256:" + "ab" * 32),
+    strength=st.none() | st.floats(0, 1),
+    paste_back=st.none() | st.booleans(),
     timesteps=st.none()
     | st.lists(st.integers(0, 999), min_size=1, max_size=8, unique=True).map(
         lambda values: tuple(sorted(values, reverse=True))
@@ -152,6 +164,10 @@ def test_equal_numbers_have_one_hash_and_other_values_another() -> None:
     assert AdapterRef(name="a", weight=1) == AdapterRef(name="a", weight=1.0)
     hashes = {Recipe(prompt="a").hash, Recipe(prompt="b").hash, Recipe(prompt="a", seed=0).hash}
     assert len(hashes) == 3
+
+
+def test_a_recipe_without_a_picture_keeps_the_hash_that_it_had_before_there_were_any() -> None:
+    assert Recipe(prompt="a").hash == "a0d506aa20b13c577fdad64299a4f025fc0076143a7d3c805b2f588d3bcd4b35"
 
 
 def test_lists_become_tuples_and_names_become_adapters() -> None:

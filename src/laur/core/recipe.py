@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import re
 import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ SIZE_LIMIT = 16_384
 STEPS_LIMIT = 1_000
 SEED_LIMIT = 2**53
 """Seeds stay exact in JSON readers that know only float64."""
+_CONTENT = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +99,18 @@ class Recipe:
     refiner_sha256: str | None = None
     refiner_start: float | None = None
     """Fraction of the schedule after which the refiner takes over."""
+    image: str | None = None
+    """The picture to begin from (image to image), by content: sha256:HASH of its canonical pixels, as a PictureStore
+    gives it (`laur.input.store`)."""
+    strength: float | None = None
+    """How much of the schedule is drawn over `image`: 1 is all of it, 0.3 stays close. As in diffusers the last
+    int(steps * strength) steps are taken."""
+    mask: str | None = None
+    """What of `image` is drawn anew (inpainting): white is, black is kept. By content, as `image`."""
+    mask_blur: float | None = None
+    """Pixels of the picture over which the drawn part passes into the kept one, inside the mask."""
+    paste_back: bool | None = None
+    """Whether pixels outside the mask are the picture's own, exactly, or what the autoencoder makes of them."""
 
     def __post_init__(self) -> None:
         for name, check in _CHECKS.items():
@@ -112,14 +126,17 @@ class Recipe:
             object.__setattr__(self, "timesteps", _falling(tuple(_items("timesteps", self.timesteps))))
             if self.steps is not None and self.steps != len(self.timesteps):
                 raise RecipeError(f"steps is {self.steps} but {len(self.timesteps)} timesteps are given; leave one out")
+        if self.mask is not None and self.image is None:
+            raise RecipeError("a mask says what of a picture is drawn anew, and there is none; give the image too")
 
     def replace(self, **changes: Any) -> Recipe:
         """A copy with other values, validated again."""
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        return dataclasses.asdict(self)
+        """Plain values, ready for JSON. Open fields of picture input are left out, as recipes were hashed without."""
+        values = dataclasses.asdict(self)
+        return {name: value for name, value in values.items() if value is not None or name not in _WITH_PICTURE}
 
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, no spaces."""
@@ -217,6 +234,19 @@ def _named(name: str, value: Any) -> None:
         raise RecipeError(f"the {name} is empty; name one or leave it out")
 
 
+def _content(name: str, value: Any) -> None:
+    if not isinstance(value, str) or not _CONTENT.fullmatch(value):
+        raise RecipeError(
+            f"the {name} is named by its content, sha256:HASH with 64 hex digits, not {reprlib.repr(value)}; "
+            f"give the file to the command line or a pipeline, or add it to a PictureStore"
+        )
+
+
+def _yes_or_no(name: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise RecipeError(f"{name} must be true or false, not {reprlib.repr(value)}")
+
+
 def _one_of(*choices: str) -> Callable[[str, Any], None]:
     def check(name: str, value: Any) -> None:
         if value not in choices:
@@ -253,6 +283,12 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "style": _named,
     "refiner": _named,
     "refiner_sha256": _named,
+    "image": _content,
+    "strength": _between(0.0, 1.0),
+    "mask": _content,
+    "mask_blur": _between(0.0, 256.0),
+    "paste_back": _yes_or_no,
 }
 _REQUIRED = {"prompt", "negative_prompt", "clip_skip", "guidance_rescale"}
-_FLOATS = ("guidance", "guidance_rescale", "eta", "refiner_start")
+_FLOATS = ("guidance", "guidance_rescale", "eta", "refiner_start", "strength", "mask_blur")
+_WITH_PICTURE = frozenset({"image", "strength", "mask", "mask_blur", "paste_back"})

@@ -43,6 +43,8 @@ class Resolved:
 
 def resolve(recipe: Recipe, library: Library) -> Resolved:
     """Fill `recipe` and plan it. Errors: RecipeError, NotFoundError, CheckpointError, AdapterError, ResourceError."""
+    if recipe.image is not None:
+        raise RecipeError("image to image is not drawn by this version yet; leave the image out")
     name = recipe.checkpoint or DEFAULT_CHECKPOINT
     checkpoint = library.checkpoint(name, prediction=recipe.prediction)
     _same_content("checkpoint", name, recipe.checkpoint_sha256, checkpoint.sha256)
