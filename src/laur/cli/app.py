@@ -17,6 +17,8 @@ import typer
 from laur import __version__
 from laur.cli import BEGUN
 from laur.cli.adapters import adapters_app
+from laur.cli.batch import EXAMPLES as BATCH_EXAMPLES
+from laur.cli.batch import batch
 from laur.cli.bench import bench
 from laur.cli.console import complain
 from laur.cli.data import data_app
@@ -60,6 +62,7 @@ app.add_typer(models_app, name="models")
 app.add_typer(adapters_app, name="adapters")
 app.add_typer(train_app, name="train")
 app.add_typer(data_app, name="data")
+app.command(epilog=BATCH_EXAMPLES)(batch)
 app.command()(doctor)
 app.command()(bench)
 
