@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,10 +28,15 @@ laur data prepare pack mini-train --out sets/emoji --style "fluent 3d" --style n
 
 laur data prepare folder photos --out sets/photos --model sdxl/ --size 1024 --text-states
 
+laur data prepare icons --out sets/icons --style "fluent 3d" --style twemoji
+
+laur data prepare museum --query "sunflowers" --where medium=Paintings --limit 200 --out sets/flowers
+
 laur data show sets/mine --sheet mine.png"""
 
 data_app = typer.Typer(no_args_is_help=True, help="Prepare pictures with captions for training, and look at a set.")
-KINDS = ("folder", "pack")
+KINDS = ("folder", "pack", "icons", "museum")
+MUSEUM_LIMIT = 200
 NAMED = 5
 """Skipped pictures that are named on the terminal."""
 
@@ -39,15 +45,30 @@ NAMED = 5
 def prepare(
     *,
     kind: Annotated[str, typer.Argument(metavar="KIND", help=f"Of the source: {', '.join(KINDS)}.")],
-    path: Annotated[Path, typer.Argument(metavar="FOLDER", help="The source.")],
+    path: Annotated[
+        Path | None, typer.Argument(metavar="[FOLDER]", help="The source, if it is a folder or pack.")
+    ] = None,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the set goes.")],
     model: Annotated[str, typer.Option("--model", "-m", metavar="NAME", help="Whose autoencoder encodes.")] = "mini",
     size: Annotated[int | None, typer.Option(metavar="N", help="Pixels a side; the model's own by default.")] = None,
-    style: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Of a pack: only these styles.")] = None,
+    style: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Of a pack or icons: only these styles.")
+    ] = None,
     label: Annotated[str, typer.Option(metavar="NAME", help="Of a folder: the style that a mix names it by.")] = "",
     captions: Annotated[str, typer.Option(metavar="HOW", help="auto, txt, metadata or names.")] = "auto",
     trigger: Annotated[str, typer.Option(metavar="WORDS", help="Put before each caption.")] = "",
     licence: Annotated[str, typer.Option(metavar="NAME", help="Of a folder's pictures, written beside each.")] = "",
+    query: Annotated[str, typer.Option(metavar="WORDS", help="Of a museum: what to search for.")] = "",
+    where: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Of a museum: a filter of its search, medium=Paintings."),
+    ] = None,
+    origin: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="PLACE", help="Of icons: a folder of npm packages, or a registry; of a museum: its API."
+        ),
+    ] = None,
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="That many pictures at most.")] = None,
     pixels: Annotated[bool, typer.Option("--pixels", help="Keep the pictures: for training an autoencoder.")] = False,
     text_states: Annotated[
@@ -62,14 +83,17 @@ def prepare(
     An interrupted preparation goes on where it was when the same command is given again. What cannot be learned from
     (broken, blank, tiny, without a caption) is left out, counted and named.
     """
-    source = _source(kind, path, style or [], label, captions, trigger=trigger, licence=licence, limit=limit)
+    told = _Told(path, style or [], label, captions, trigger, licence, query, where or [], origin, limit)
+    source = _source(kind, told)
     from laur.pipeline.device import choose
     from laur.pipeline.loading.load import load
-    from laur.train.data.prepare import Wish
+    from laur.train.data.prepare import Wish, shard_for
     from laur.train.data.prepare import prepare as make
 
     loaded = load(model)
-    wish = Wish(size=size or loaded.info.native_size, pixels=pixels, text_states=text_states)
+    side = size or loaded.info.native_size
+    shard = shard_for(side, pixels=pixels, text_states=text_states)
+    wish = Wish(size=side, pixels=pixels, text_states=text_states, shard=shard)
     with _shown(len(source)) as report:
         data = make(source, out, loaded, wish, place=choose(device), workers=workers, report=report)
     _report(data, out, as_json=as_json)
@@ -94,29 +118,85 @@ def show(
     _report(data, folder, as_json=as_json)
 
 
-def _source(
-    kind: str,
-    path: Path,
-    styles: list[str],
-    label: str,
-    captions: str,
-    *,
-    trigger: str,
-    licence: str,
-    limit: int | None,
-) -> Source:
-    if kind == "pack":
-        from laur.train.data.sources.pack import Pack
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What the command line says of a source."""
 
-        return Pack(path, styles=styles, limit=limit)
-    if kind == "folder":
-        from laur.train.data.sources.folder import Folder
+    path: Path | None
+    styles: list[str]
+    label: str
+    captions: str
+    trigger: str
+    licence: str
+    query: str
+    where: list[str]
+    origin: str | None
+    limit: int | None
 
-        if captions not in {"auto", "txt", "metadata", "names"}:
-            raise DataError(f"--captions is {captions!r}; take auto, txt, metadata or names")
-        how: Any = captions
-        return Folder(path, captions=how, style=label, trigger=trigger, licence=licence, limit=limit)
-    raise DataError(f"there is no source of kind {kind!r}; known are {', '.join(KINDS)}")
+
+_USES = {
+    "folder": {"label", "captions", "trigger", "licence"},
+    "pack": {"styles"},
+    "icons": {"styles", "origin"},
+    "museum": {"query", "where", "origin"},
+}
+_NAMES = {"styles": "--style", "origin": "--from"}
+
+
+def _source(kind: str, told: _Told) -> Source:
+    makers = {"folder": _folder, "pack": _pack, "icons": _icons, "museum": _museum}
+    if kind not in makers:
+        raise DataError(f"there is no source of kind {kind!r}; known are {', '.join(KINDS)}")
+    for name in ("styles", "label", "captions", "trigger", "licence", "query", "where", "origin"):
+        given = getattr(told, name)
+        if given and given != "auto" and name not in _USES[kind]:
+            raise DataError(f"{_NAMES.get(name, f'--{name}')} does nothing for {kind}; leave it out")
+    if told.path is None and kind in {"folder", "pack"}:
+        raise DataError(f"which {kind}? give its path: laur data prepare {kind} PATH --out FOLDER")
+    if told.path is not None and kind in {"icons", "museum"}:
+        raise DataError(f"{kind} are not read from {told.path}; leave it out, or give --from {told.path}")
+    return makers[kind](told)
+
+
+def _folder(told: _Told) -> Source:
+    from laur.train.data.sources.folder import Folder
+
+    if told.captions not in {"auto", "txt", "metadata", "names"}:
+        raise DataError(f"--captions is {told.captions!r}; take auto, txt, metadata or names")
+    how: Any = told.captions
+    folder = told.path or Path()
+    return Folder(folder, captions=how, style=told.label, trigger=told.trigger, licence=told.licence, limit=told.limit)
+
+
+def _pack(told: _Told) -> Source:
+    from laur.train.data.sources.pack import Pack
+
+    return Pack(told.path or Path(), styles=told.styles, limit=told.limit)
+
+
+def _icons(told: _Told) -> Source:
+    from laur.train.data.sources.icons import Icons
+    from laur.train.data.sources.npm import Packages
+
+    return Icons(Packages(told.origin, report=say), styles=told.styles, limit=told.limit)
+
+
+def _museum(told: _Told) -> Source:
+    from laur.train.data.sources.museum import Museum
+
+    def report(found: int, looked: int) -> None:
+        if looked % 50 == 0:
+            say(f"{found} pictures in the public domain of {looked} objects looked at")
+
+    pairs = [pair.partition("=") for pair in told.where]
+    if wrong := [key for key, equals, value in pairs if not (key and equals and value)]:
+        raise DataError(f"--where {wrong[0]!r} is no KEY=VALUE, medium=Paintings say")
+    filters = {key: value for key, _, value in pairs}
+    limit = told.limit or MUSEUM_LIMIT
+    museum = Museum(told.query, limit=limit, filters=filters, base=told.origin, report=report)
+    if museum.passed:
+        say(f"passed over: {', '.join(f'{count} {why}' for why, count in museum.passed.items())}")
+    return museum
 
 
 @contextmanager

@@ -45,7 +45,7 @@ class DataConfig:
     folder: str = ""
     """The prepared set (`laur data prepare`)."""
     mix: Mapping[str, float] = field(default_factory=dict[str, float])
-    """How often each style is drawn, relative to the others; empty takes every picture once an epoch."""
+    """How often a picture of each style is drawn, relative to the others; empty takes every picture once an epoch."""
     dropout: float = 0.1
     """Part of the captions that is left out, so that guidance has an unconditional prediction to stand on."""
 

@@ -28,10 +28,15 @@ class LatentEncoder:
         self._vae: Any = placed_copy(loaded.vae(), "vae", {}, place)
         self._place, self._info = place, loaded.info
 
+    @staticmethod
+    def together(height: int, width: int) -> int:
+        """How many pictures of that size are encoded at once."""
+        return max(1, BATCH_PIXELS // (height * width))
+
     @torch.inference_mode()
     def __call__(self, pictures: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float16]]:
         """(H, W, 3) each, all of one size, to (C, h, w) each."""
-        count = max(1, BATCH_PIXELS // (pictures[0].shape[0] * pictures[0].shape[1]))
+        count = self.together(*pictures[0].shape[:2])
         found: list[NDArray[np.float16]] = []
         for start in range(0, len(pictures), count):
             stack = np.stack(pictures[start : start + count])

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from laur.core.errors import DataError, MissingDependencyError, OutputError
+from laur.core.errors import DataError, LaurError, OutputError
 from laur.train.conditions import PlainText, encoder_key
 from laur.train.data import shards
 from laur.train.data.buckets import bucket_sizes, fit, nearest
 from laur.train.data.encoder import LatentEncoder, encode_captions
-from laur.train.data.picture import Drawn, Record, Skip
+from laur.train.data.picture import Record, Skip
 from laur.train.data.reader import SetInfo, TrainingSet
 from laur.utils.files import atomic_write
 
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 SHARD = 512
 """Records of the source to a shard: what an interruption costs at most."""
+SHARD_BYTES = 256 << 20
+STATES = 3 << 19
+"""Bytes of a picture's text states: five captions of 77 tokens, 2,048 wide, as SDXL has them."""
 WISH = "prepare.json"
 NAMED = 200
 """Skipped pictures that set.json names; the others are counted."""
@@ -44,6 +47,13 @@ class Wish:
     text_states: bool = False
     """Keep text states: larger, and quicker where the text encoder is slow."""
     shard: int = field(default=SHARD, repr=False)
+    """Records of the source to a shard; see `shard_for`."""
+
+
+def shard_for(size: int, *, pixels: bool, text_states: bool) -> int:
+    """How many records to a shard: SHARD, or fewer where what is kept of each is so large that memory would feel it."""
+    row = 3 * size * size * pixels + STATES * text_states
+    return max(32, min(SHARD, SHARD_BYTES // max(1, row)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +84,7 @@ def prepare(
         raise DataError("the source holds no pictures")
     try:
         _claim(folder, source, loaded, wish)
-        maker = _Maker(source, loaded, wish, place)
+        maker = _Maker(source, loaded, wish, place, ahead=2 * workers + 2)
         parts = -(-len(source) // wish.shard)
         counted = _Count()
         with ThreadPoolExecutor(workers) as pool:
@@ -94,23 +104,28 @@ def prepare(
 
 
 class _Maker:
-    def __init__(self, source: Source, loaded: LoadedCheckpoint, wish: Wish, place: Placement) -> None:
-        self._source, self._wish = source, wish
+    def __init__(self, source: Source, loaded: LoadedCheckpoint, wish: Wish, place: Placement, *, ahead: int) -> None:
+        self._source, self._wish, self._ahead = source, wish, ahead
         self._sizes = bucket_sizes(wish.size, square=source.square)
         self._encoder = LatentEncoder(loaded, place)
         self._text = PlainText(loaded, place.device) if wish.text_states else None
 
     def make(self, path: Path, start: int, stop: int, pool: ThreadPoolExecutor) -> None:
-        """One shard."""
+        """One shard. Pictures are let go of as soon as some of one bucket are encoded together."""
         skipped: dict[str, str] = {}
-        rows: dict[int, list[tuple[int, Record, _Fitted]]] = {}
+        groups: dict[int, list[_Fitted]] = {}
+        samples: dict[int, shards.Sample] = {}
         records = self._source.records(start, stop)
-        for place, (record, found) in enumerate(_drawn(records, self._draw, pool)):
+        for place, (record, found) in enumerate(_drawn(records, self._draw, pool, self._ahead)):
             if isinstance(found, Skip):
                 skipped[record.name] = str(found)
-            else:
-                rows.setdefault(found.bucket, []).append((place, record, found))
-        samples = {place: sample for group in rows.values() for place, sample in self._samples(group)}
+                continue
+            group = groups.setdefault(found.bucket, [])
+            group.append(replace(found, place=place))
+            if len(group) == self._encoder.together(*self._sizes[found.bucket]):
+                samples.update(self._samples(groups.pop(found.bucket)))
+        for group in groups.values():
+            samples.update(self._samples(group))
         shards.write(path, [samples[place] for place in sorted(samples)], skipped)
 
     def _draw(self, record: Record) -> _Fitted:
@@ -119,23 +134,24 @@ class _Maker:
             raise Skip("has no caption")
         bucket = nearest(drawn.image.width, drawn.image.height, self._sizes)
         image, crop = fit(drawn.image, self._sizes[bucket])
-        pixels = np.asarray(image.convert("RGB"))
-        return _Fitted(drawn, bucket, crop, pixels)
+        original = (drawn.image.height, drawn.image.width)
+        return _Fitted(record, drawn.captions, bucket, original, crop, np.asarray(image.convert("RGB")))
 
-    def _samples(self, group: list[tuple[int, Record, _Fitted]]) -> Iterator[tuple[int, shards.Sample]]:
-        latents = self._encoder([fitted.pixels for _, _, fitted in group])
-        for (place, record, fitted), latent in zip(group, latents, strict=True):
-            states, pooled = ((), ()) if self._text is None else encode_captions(self._text, fitted.drawn.captions)
+    def _samples(self, group: list[_Fitted]) -> Iterator[tuple[int, shards.Sample]]:
+        latents = self._encoder([fitted.pixels for fitted in group])
+        for fitted, latent in zip(group, latents, strict=True):
+            record = fitted.record
+            states, pooled = ((), ()) if self._text is None else encode_captions(self._text, fitted.captions)
             yield (
-                place,
+                fitted.place,
                 shards.Sample(
                     name=record.name,
-                    captions=fitted.drawn.captions,
+                    captions=fitted.captions,
                     style=record.style,
                     licence=record.licence,
                     origin=record.origin,
                     bucket=fitted.bucket,
-                    original=(fitted.drawn.image.height, fitted.drawn.image.width),
+                    original=fitted.original,
                     crop=fitted.crop,
                     latent=latent,
                     pixels=fitted.pixels if self._wish.pixels else None,
@@ -147,10 +163,15 @@ class _Maker:
 
 @dataclass(frozen=True, slots=True)
 class _Fitted:
-    drawn: Drawn
+    """A picture at its bucket's size; the one it was made from may be many times larger, and is not kept."""
+
+    record: Record
+    captions: tuple[str, ...]
     bucket: int
+    original: tuple[int, int]
     crop: tuple[int, int]
     pixels: Any
+    place: int = -1
 
 
 class _Count:
@@ -183,22 +204,33 @@ class _Count:
 
 
 def _drawn(
-    records: Iterator[Record], draw: Callable[[Record], _Fitted], pool: ThreadPoolExecutor
+    records: Iterator[Record], draw: Callable[[Record], _Fitted], pool: ThreadPoolExecutor, ahead: int
 ) -> Iterator[tuple[Record, _Fitted | Skip]]:
-    """In order, drawn side by side."""
+    """In order, drawn side by side, `ahead` of them before they are asked for."""
 
     def attempt(record: Record) -> _Fitted | Skip:
         try:
             return draw(record)
         except Skip as skip:
             return skip
-        except MissingDependencyError:
+        except LaurError:  # what stops all of them: a package that is missing, a server that is not there
             raise
         except Exception as error:  # a picture that breaks its reader must not break the set
             return Skip(f"cannot be read: {type(error).__name__}: {' '.join(str(error).split())[:100]}")
 
-    kept = list(records)
-    return zip(kept, pool.map(attempt, kept), strict=True)
+    waiting: deque[tuple[Record, Future[_Fitted | Skip]]] = deque()
+    try:
+        for record in records:
+            waiting.append((record, pool.submit(attempt, record)))
+            if len(waiting) > ahead:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        while waiting:
+            first, future = waiting.popleft()
+            yield first, future.result()
+    finally:
+        for _, future in waiting:
+            future.cancel()
 
 
 def _claim(folder: Path, source: Source, loaded: LoadedCheckpoint, wish: Wish) -> None:

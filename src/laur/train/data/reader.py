@@ -8,7 +8,7 @@ import json
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,9 @@ from laur.train.data import shards
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
+
+OPEN = 256
+"""Shards that are mapped at a time: each holds a file open, of which many systems allow 1,024."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +66,7 @@ class TrainingSet:
         self.folder = folder
         self.info = info
         self._starts = [0, *accumulate(info.parts)]
-        self._readers: dict[int, Any] = {}
+        self._reader = lru_cache(OPEN)(self._opened)
 
     @classmethod
     def open(cls, folder: Path) -> TrainingSet:
@@ -98,7 +101,8 @@ class TrainingSet:
         return np.concatenate(parts) if parts else np.zeros(0, np.int32)
 
     def weights(self, mix: Mapping[str, float]) -> NDArray[np.float64]:
-        """(n,) how often each picture is drawn: its style's weight over the style's number of pictures, times all.
+        """(n,) how often each picture is drawn, relative to the others: the weight of its style, so that of two styles
+        with one weight the larger is seen more.
 
         "*" stands for every style that is not named, which otherwise is left out. Errors: DataError for a style that
         the set does not have.
@@ -110,8 +114,11 @@ class TrainingSet:
                 raise DataError(f"the set has no style {style!r}{hint}")
         rest = mix.get("*", 0.0)
         table = {style: mix.get(style, rest) for style in self.info.styles}
-        parts = [self._column(part, "style") for part in range(len(self.info.parts))]
-        return np.array([table[style] for styles in parts for style in styles], dtype=np.float64)
+        parts = [
+            np.array([table[style] for style in self._column(part, "style")], dtype=np.float64)
+            for part in range(len(self.info.parts))
+        ]
+        return np.concatenate(parts) if parts else np.zeros(0)
 
     def latents(self, indices: NDArray[np.int64]) -> Tensor:
         """(B, C, h, w) float32; all of one bucket."""
@@ -195,10 +202,8 @@ class TrainingSet:
             value for i in range(reader.num_record_batches) for value in reader.get_batch(i).column(column).to_pylist()
         ]
 
-    def _reader(self, part: int) -> Any:
-        if part not in self._readers:
-            self._readers[part] = shards.open_part(self.folder / shards.part_name(part))
-        return self._readers[part]
+    def _opened(self, part: int) -> Any:
+        return shards.open_part(self.folder / shards.part_name(part))
 
 
 def _has_parts(folder: Path) -> bool:
