@@ -390,3 +390,15 @@ def test_jobs_survive_json():
     wish = job(priority=2, deadline=4.5, recipe={"adapters": ["ink:0.5"], "style": "ink"})
     assert Job.from_dict(wish.to_dict()) == wish
     assert wish.adapters == (short_hash("ink"),)
+
+
+async def test_what_was_there_before_is_done_at_once(make_queue):
+    queue = make_queue(limit=1)
+    await queue.submit(job(id="waits"))
+    record = await queue.remember(job(id="a"), result("before"))  # a full queue does not matter
+    assert (record.state, record.result, record.attempts) == (State.DONE, result("before"), 0)
+    assert (await queue.remember(job(id="a"), result("again"))).result == result("before")
+    assert [type(event) for event in [event async for event in queue.watch("a")]] == [Ended]
+    stats = await queue.stats()
+    assert (stats.waiting, stats.counters["done"]) == (1, 1)
+    assert await take(queue, 2) == ["a fox"]

@@ -65,20 +65,18 @@ class MemoryQueue:
             self._counters["refused"] += 1
             seconds = watching.retry_after(self._interval, options.limit)
             raise BusyError(f"the queue is full; try again in {seconds} s", seconds)
-        waiting = Waiting(
-            priority=job.priority,
-            number=next(self._numbers),
-            id=job.id,
-            pool=job.pool,
-            tenant=job.tenant,
-            work=job.work,
-            adapters=job.adapters,
-            since=time.time(),
-        )
-        slot = self._slots[job.id] = self._open[job.id] = _Slot(Record(job=job), waiting)
+        slot = self._slots[job.id] = self._open[job.id] = _Slot(Record(job=job), self._waiting(job))
         self._counters["submitted"] += 1
         self._enqueue(slot)
         return slot.record
+
+    async def remember(self, job: Job, result: Result) -> Record:
+        """See `Queue`."""
+        if job.id not in self._slots:
+            slot = self._slots[job.id] = _Slot(Record(job=job), self._waiting(job))
+            self._counters["submitted"] += 1
+            self._end(slot, State.DONE, result=result)
+        return self._slots[job.id].record
 
     async def get(self, id: str) -> Record:
         """See `Queue`."""
@@ -260,6 +258,18 @@ class MemoryQueue:
         if id not in self._slots:
             raise NotFoundError(f"no job {id[:64]!r}; it never was, or has expired")
         return self._slots[id]
+
+    def _waiting(self, job: Job) -> Waiting:
+        return Waiting(
+            priority=job.priority,
+            number=next(self._numbers),
+            id=job.id,
+            pool=job.pool,
+            tenant=job.tenant,
+            work=job.work,
+            adapters=job.adapters,
+            since=time.time(),
+        )
 
     def _held(self, lease: Lease) -> _Slot | None:
         slot = self._slots.get(lease.job.id)

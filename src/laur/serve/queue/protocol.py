@@ -121,6 +121,10 @@ class Queue(Protocol):
         """Queue a job. An id that is known gives its record back. Raises BusyError where the queue is full."""
         ...
 
+    async def remember(self, job: Job, result: Result) -> Record:
+        """Record a job whose result was there before it began; takes no room. A known id gives its record back."""
+        ...
+
     async def get(self, id: str) -> Record:
         """What is known of a job. Raises NotFoundError."""
         ...

@@ -44,21 +44,16 @@ class RedisQueue:
 
     async def submit(self, job: Job) -> Record:
         """See `Queue`."""
-        wish = {
-            "id": job.id,
-            "payload": json.dumps(job.to_dict()),
-            "pool": job.pool,
-            "tenant": job.tenant,
-            "priority": job.priority,
-            "work": job.work,
-            "adapters": " ".join(job.adapters),
-            "deadline": job.deadline,
-        }
-        answer, interval = await self._run("submit", json.dumps(wish))
+        answer, interval = await self._run("submit", json.dumps(_wish(job)))
         if answer == "busy":
             seconds = watching.retry_after(float(interval), self.options.limit)
             raise BusyError(f"the queue is full; try again in {seconds} s", seconds)
         return Record(job=job) if answer == "new" else await self.get(job.id)
+
+    async def remember(self, job: Job, result: Result) -> Record:
+        """See `Queue`."""
+        await self._run("submit", json.dumps(_wish(job)), json.dumps(result.to_dict()))
+        return await self.get(job.id)
 
     async def get(self, id: str) -> Record:
         """See `Queue`."""
@@ -214,6 +209,20 @@ class RedisQueue:
         """The end of a job, where its event was missed."""
         record = await self.get(number)
         return watching.snapshot(record)[0] if record.state.final else None
+
+
+def _wish(job: Job) -> dict[str, Any]:
+    """What the script needs to know of a job, and the whole of it as text."""
+    return {
+        "id": job.id,
+        "payload": json.dumps(job.to_dict()),
+        "pool": job.pool,
+        "tenant": job.tenant,
+        "priority": job.priority,
+        "work": job.work,
+        "adapters": " ".join(job.adapters),
+        "deadline": job.deadline,
+    }
 
 
 def _settings(options: QueueOptions) -> dict[str, Any]:
