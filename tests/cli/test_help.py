@@ -7,7 +7,7 @@ import pytest
 
 from laur import __version__
 
-COMMANDS = ["generate", "reproduce", "inspect", "models", "adapters", "doctor", "bench", "train"]
+COMMANDS = ["generate", "reproduce", "inspect", "models", "adapters", "doctor", "bench", "train", "evaluate"]
 
 
 def test_help_names_every_command(laur) -> None:

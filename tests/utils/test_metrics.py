@@ -109,8 +109,9 @@ class TestDiscrepancy:
 
     def test_pictures_of_one_prompt_are_averaged(self) -> None:
         kernel = np.arange(36.0).reshape(6, 6)
-        found = kernels.by_prompt(kernel, 2)
+        found = kernels.by_prompt(kernel, 3)
         assert found.shape == (3, 3)
+        assert kernels.by_prompt(kernel[:, :3], 3)[1, 2] == np.mean(kernel[2:4, 2])
         assert found[0, 1] == np.mean([kernel[0, 2], kernel[0, 3], kernel[1, 2], kernel[1, 3]])
 
     def test_subsets_have_a_mean_near_the_whole_and_a_spread(self) -> None:

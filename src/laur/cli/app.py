@@ -23,6 +23,8 @@ from laur.cli.bench import bench
 from laur.cli.console import complain
 from laur.cli.data import data_app
 from laur.cli.doctor import doctor
+from laur.cli.evaluate import EXAMPLES as EVALUATE_EXAMPLES
+from laur.cli.evaluate import evaluate
 from laur.cli.generate import EXAMPLES as GENERATE_EXAMPLES
 from laur.cli.generate import generate
 from laur.cli.inspect import EXAMPLES as INSPECT_EXAMPLES
@@ -63,6 +65,7 @@ app.add_typer(adapters_app, name="adapters")
 app.add_typer(train_app, name="train")
 app.add_typer(data_app, name="data")
 app.command(epilog=BATCH_EXAMPLES)(batch)
+app.command(epilog=EVALUATE_EXAMPLES)(evaluate)
 app.command()(doctor)
 app.command()(bench)
 

@@ -50,10 +50,10 @@ def mmd2_paired(kxx: Array, kyy: Array, kxy: Array, weights: Array | None = None
     return float((weights @ h @ weights - squares @ np.diag(h)) / (weights.sum() ** 2 - squares.sum()))
 
 
-def by_prompt(kernel: Array, each: int) -> Array:
-    """(P, P) from (P · each, P · each): the mean over all pictures of two prompts, whose rows lie together."""
-    prompts = len(kernel) // each
-    return kernel.reshape(prompts, each, prompts, each).mean((1, 3))
+def by_prompt(kernel: Array, prompts: int) -> Array:
+    """(P, P) from (P · a, P · b): the mean over all pictures of two prompts, whose rows and columns lie together."""
+    rows, columns = (size // prompts for size in kernel.shape)
+    return kernel.reshape(prompts, rows, prompts, columns).mean((1, 3))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,60 @@
+"""What a scorer is, and how one is found by name."""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from laur.core.errors import NotFoundError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+DEFAULT = "mini"
+_SHIPPED = {DEFAULT: "laur.pipeline.scoring.mini"}
+"""Modules whose import registers the name."""
+_MAKERS: dict[str, Callable[[torch.device], Scorer]] = {}
+M = TypeVar("M", bound="Callable[[torch.device], Scorer]")
+
+
+class Scorer(ABC):
+    """Says how well pictures fit prompts: higher is better. Scores of two scorers cannot be compared."""
+
+    name: str
+    """Which, for people."""
+    key: str
+    """Of its weights: scores that are kept are kept under it."""
+
+    @abstractmethod
+    def scores(self, pixels: NDArray[np.uint8], prompts: Sequence[str]) -> NDArray[np.float32]:
+        """(n, m) of pictures (n, H, W, 3) with m prompts."""
+
+
+def register(name: str) -> Callable[[M], M]:
+    """Register a Scorer's class (or whatever makes one from a device) under a name; the later one counts."""
+
+    def decorate(maker: M) -> M:
+        _MAKERS[name] = maker
+        return maker
+
+    return decorate
+
+
+def find_scorer(name: str, device: torch.device) -> Scorer:
+    """By a registered name, or by the path of a CLIP model's folder. Errors: NotFoundError, CheckpointError."""
+    if name in _SHIPPED and name not in _MAKERS:
+        importlib.import_module(_SHIPPED[name])
+    if name in _MAKERS:
+        return _MAKERS[name](device)
+    folder = Path(name)
+    if folder.is_dir():
+        from laur.pipeline.scoring.clip import ClipScorer
+
+        return ClipScorer(folder, device)
+    known = ", ".join(sorted({*_SHIPPED, *_MAKERS}))
+    raise NotFoundError(f"there is no scorer {name!r}; known are {known}, or give the folder of a CLIP model")
