@@ -71,6 +71,22 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Beginning:
+    """The picture that a plan begins from, and what of it is drawn anew."""
+
+    image: str
+    """By content, sha256:HASH; brought to the plan's size."""
+    mask: str | None = None
+    """By content; None draws all of it anew."""
+    from_noise: bool = False
+    """The first latent is noise alone, not the picture with noise: inpainting at full strength, as in diffusers."""
+    mask_blur: float = 0.0
+    """Pixels over which the drawn part passes into the kept one."""
+    paste_back: bool = False
+    """Whether the kept part is the picture's own pixels."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """Everything that determines one picture, given device arithmetic."""
 
@@ -83,6 +99,8 @@ class Plan:
     height: int
     group: str | None = None
     """Plans of one group (the frames of a video) are the only ones whose rows may see each other."""
+    begin: Beginning | None = None
+    """None begins from noise."""
 
     @property
     def steps(self) -> int:
@@ -92,5 +110,8 @@ class Plan:
     @property
     def key(self) -> str:
         """sha256 over the canonical JSON of the plan."""
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
+        values = dataclasses.asdict(self)
+        if self.begin is None:
+            del values["begin"]  # keys are those that plans had before there was one
+        text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()

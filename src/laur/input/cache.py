@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 from laur.core.plan import AdapterUse
 from laur.input.vectorize import States
@@ -36,10 +37,23 @@ class CacheStats:
     nbytes: int
 
 
-class StatesCache:
-    """Least recently used states leave first. Safe to share between threads.
+class Sized(Protocol):
+    """What says how much memory it takes."""
 
-    The tensors are handed out as they are, not copied: whoever gets them must not write into them.
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its tensors."""
+        ...
+
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V", bound=Sized)
+
+
+class BoundedCache(Generic[K, V]):
+    """Values bounded in bytes: the least recently used leave first. Safe to share between threads.
+
+    Tensors are handed out as they are, not copied: whoever gets them must not write into them.
     """
 
     def __init__(self, max_bytes: int = DEFAULT_BYTES) -> None:
@@ -47,42 +61,42 @@ class StatesCache:
         if max_bytes < 0:
             raise ValueError(f"a cache cannot hold {max_bytes} bytes")
         self.max_bytes = max_bytes
-        self._entries: OrderedDict[StatesKey, States] = OrderedDict()
+        self._entries: OrderedDict[K, V] = OrderedDict()
         self._nbytes = self._hits = self._misses = 0
         self._lock = threading.Lock()
 
-    def get(self, key: StatesKey) -> States | None:
-        """The states of `key`, now the most recently used; None where they are not held. Counts a hit or a miss."""
+    def get(self, key: K) -> V | None:
+        """The value of `key`, now the most recently used; None where it is not held. Counts a hit or a miss."""
         with self._lock:
-            states = self._entries.get(key)
-            if states is None:
+            value = self._entries.get(key)
+            if value is None:
                 self._misses += 1
                 return None
             self._hits += 1
             self._entries.move_to_end(key)
-            return states
+            return value
 
-    def put(self, key: StatesKey, states: States) -> None:
-        """Hold states, letting go of the least recently used; what exceeds the whole cache is not held."""
+    def put(self, key: K, value: V) -> None:
+        """Hold a value, letting go of the least recently used; what exceeds the whole cache is not held."""
         with self._lock:
             self._drop(key)
-            if states.nbytes > self.max_bytes:
+            if value.nbytes > self.max_bytes:
                 return
-            while self._nbytes + states.nbytes > self.max_bytes:
+            while self._nbytes + value.nbytes > self.max_bytes:
                 self._drop(next(iter(self._entries)))
-            self._entries[key] = states
-            self._nbytes += states.nbytes
+            self._entries[key] = value
+            self._nbytes += value.nbytes
 
-    def get_or_make(self, key: StatesKey, make: Callable[[], States]) -> States:
-        """The states held, or those that `make` gives, which are then held.
+    def get_or_make(self, key: K, make: Callable[[], V]) -> V:
+        """The value held, or the one that `make` gives, which is then held.
 
         `make` runs outside the lock: two threads that miss the same key at once both run it, and agree.
         """
-        states = self.get(key)
-        if states is None:
-            states = make()
-            self.put(key, states)
-        return states
+        value = self.get(key)
+        if value is None:
+            value = make()
+            self.put(key, value)
+        return value
 
     def clear(self) -> None:
         """Let go of everything; the counts stay."""
@@ -96,7 +110,11 @@ class StatesCache:
         with self._lock:
             return CacheStats(self._hits, self._misses, len(self._entries), self._nbytes)
 
-    def _drop(self, key: StatesKey) -> None:
-        states = self._entries.pop(key, None)
-        if states is not None:
-            self._nbytes -= states.nbytes
+    def _drop(self, key: K) -> None:
+        value = self._entries.pop(key, None)
+        if value is not None:
+            self._nbytes -= value.nbytes
+
+
+class StatesCache(BoundedCache[StatesKey, States]):
+    """The states of texts."""

@@ -25,10 +25,13 @@ if TYPE_CHECKING:
     from laur.core.pytorch.denoiser import TorchDenoiser
     from laur.core.pytorch.preview import LatentToRGB
     from laur.core.recipe import Recipe
+    from laur.input.image import InputPicture
+    from laur.input.store import PictureStore
     from laur.input.text import TextEncoder
     from laur.input.vectorize import States
     from laur.optimize import BaseAdapter
     from laur.optimize.layers import LayerShape
+    from laur.pipeline.begun import Known
     from laur.pipeline.device import Placement
     from laur.pipeline.loading.load import LoadedCheckpoint
     from laur.render.embedded import Provenance
@@ -40,15 +43,21 @@ Uses = tuple["AdapterUse", ...]
 class Library:
     """Checkpoints, adapters, encoders, denoisers and decoders of one device and precision."""
 
-    def __init__(self, placement: Placement, *, denoisers: int = 2, plain: bool = False) -> None:
-        """`denoisers` is how many sets of pinned adapters stay merged at once.
+    def __init__(
+        self, placement: Placement, *, denoisers: int = 2, plain: bool = False, inputs: PictureStore | None = None
+    ) -> None:
+        """`denoisers` is how many sets of pinned adapters stay merged at once; `inputs` are the pictures that recipes
+        begin from, those in the user's own folder unless given.
 
         With `plain` networks run as diffusers' modules even where a faster form exists, for those who look inside
         (attention maps, layer by layer reports): `denoiser(…).network.module` is then the module.
         """
-        from laur.input.cache import StatesCache
+        from laur.input.cache import BoundedCache, StatesCache
+        from laur.input.store import PictureStore, user_folder
 
         self.placement = placement
+        self.inputs = PictureStore([user_folder()]) if inputs is None else inputs
+        self._known: BoundedCache[Hashable, Known] = BoundedCache()
         self.states = StatesCache()
         self._infos: dict[tuple[str, str | None], Checkpoint] = {}
         self._loaded: dict[str, LoadedCheckpoint] = {}
@@ -168,6 +177,17 @@ class Library:
 
             self._previews[checkpoint] = fit(encode, downscale=info.downscale)
         return self._previews[checkpoint]
+
+    def known(self, plan: Plan, picture: InputPicture) -> Known:
+        """A picture at a plan's size, encoded for its first stage; cached."""
+        from laur.core.pytorch.encoder import TorchEncoder
+        from laur.pipeline.begun import known
+
+        checkpoint = plan.stages[0].checkpoint
+        info, decoder = self.weights(checkpoint).info, self.decoder(checkpoint)
+        encoder = TorchEncoder(decoder.vae, info.latent_scale, info.latent_shift, decoder.device, decoder.dtype)
+        key = (checkpoint, picture.ref, plan.width, plan.height)
+        return self._known.get_or_make(key, lambda: known(picture, plan, info.downscale, encoder.encode))
 
     def require_memory(self, plan: Plan, checkpoint: Checkpoint) -> None:
         """Raise ResourceError where one picture of the plan cannot fit."""

@@ -19,8 +19,10 @@ from laur.core.sampler import DEFAULT_ETA, DISTILLED
 from laur.core.sampler.build import build_table, split_at
 from laur.core.sampler.table import SamplerTable
 from laur.core.sampler.timesteps import ORIGINAL_STEPS
+from laur.pipeline import given
 
 if TYPE_CHECKING:
+    from laur.input.image import InputPicture
     from laur.optimize import BaseAdapter
     from laur.pipeline.library import Library
 
@@ -39,18 +41,19 @@ class Resolved:
     plan: Plan
     recipe: Recipe
     warnings: tuple[str, ...] = field(default=())
+    pictures: tuple[InputPicture, ...] = field(default=(), repr=False)
+    """Held here, so that the store finds them for as long as this plan waits."""
 
 
 def resolve(recipe: Recipe, library: Library) -> Resolved:
     """Fill `recipe` and plan it. Errors: RecipeError, NotFoundError, CheckpointError, AdapterError, ResourceError."""
-    if recipe.image is not None:
-        raise RecipeError("image to image is not drawn by this version yet; leave the image out")
     name = recipe.checkpoint or DEFAULT_CHECKPOINT
     checkpoint = library.checkpoint(name, prediction=recipe.prediction)
     _same_content("checkpoint", name, recipe.checkpoint_sha256, checkpoint.sha256)
+    asked, (recipe, pictures) = recipe, given.fill(recipe, checkpoint, library.inputs)
     adapters = _adapters(recipe, checkpoint, library)
     filled = _fill(recipe, checkpoint, adapters)
-    warnings = [*_warnings(filled, checkpoint, adapters), *_without_effect(recipe, filled, checkpoint)]
+    warnings = [*_warnings(filled, checkpoint, adapters), *_without_effect(asked, filled, checkpoint)]
     stages = _stages(filled, checkpoint, adapters, library)
     if filled.refiner is not None:
         refiner = library.checkpoint(filled.refiner)
@@ -59,9 +62,16 @@ def resolve(recipe: Recipe, library: Library) -> Resolved:
     assert filled.width and filled.height and filled.seed is not None
     down = checkpoint.downscale
     shape = (checkpoint.latent_channels, -(-filled.height // down), -(-filled.width // down))
-    plan = Plan(stages=stages, seed=filled.seed, latent_shape=shape, width=filled.width, height=filled.height)
+    plan = Plan(
+        stages=stages,
+        seed=filled.seed,
+        latent_shape=shape,
+        width=filled.width,
+        height=filled.height,
+        begin=given.beginning(filled),
+    )
     library.require_memory(plan, checkpoint)
-    return Resolved(plan, filled, tuple(warnings))
+    return Resolved(plan, filled, tuple(warnings), pictures)
 
 
 def _same_content(what: str, name: str, recorded: str | None, found: str) -> None:
@@ -103,14 +113,14 @@ def _fill(recipe: Recipe, checkpoint: Checkpoint, adapters: list[tuple[AdapterRe
         sampler = (fast.sampler or own) if fast else own
     distilled = sampler in DISTILLED
     if distilled:
-        steps = (fast.steps if fast else None) or defaults.distilled_steps
+        steps = given.steps_for(recipe, (fast.steps if fast else None) or defaults.distilled_steps)
         guidance = defaults.distilled_guidance if fast is None or fast.guidance is None else fast.guidance
         if checkpoint.guidance_embedding:
             guidance = defaults.guidance
     else:
         steps, guidance = defaults.steps, defaults.guidance
     timesteps = recipe.timesteps
-    if timesteps is None and recipe.steps is None and fast is not None and distilled:
+    if timesteps is None and recipe.steps is None and recipe.image is None and fast is not None and distilled:
         timesteps = fast.timesteps
     steps = len(timesteps) if timesteps is not None else (recipe.steps or steps)
     native = checkpoint.native_size
@@ -166,7 +176,8 @@ def _without_effect(asked: Recipe, filled: Recipe, checkpoint: Checkpoint) -> li
         notes.append(f"guidance rescale has no effect at guidance {filled.guidance:g} without a second prediction")
     if asked.refiner_start is not None and asked.refiner is None:
         notes.append("refiner start has no effect without a refiner")
-    if checkpoint.family is Family.SDXL_REFINER:
+    notes += given.without_effect(asked)
+    if checkpoint.family is Family.SDXL_REFINER and asked.image is None:
         notes.append(f"{checkpoint.name} is a refiner, made to finish another model's pictures; give it as the refiner")
     return notes
 
@@ -200,7 +211,8 @@ def _stages(
 
 def _table(recipe: Recipe, checkpoint: Checkpoint) -> SamplerTable:
     assert recipe.sampler is not None and recipe.steps is not None
-    return build_table(
+    by_strength = given.picks_by_strength(recipe, checkpoint)
+    table = build_table(
         recipe.sampler,
         checkpoint.schedule,
         prediction=checkpoint.prediction,
@@ -211,7 +223,9 @@ def _table(recipe: Recipe, checkpoint: Checkpoint) -> SamplerTable:
         timesteps=recipe.timesteps,
         original_inference_steps=recipe.original_inference_steps,
         eta=recipe.eta,
+        strength=recipe.strength if by_strength and recipe.strength is not None else 1.0,
     )
+    return given.cut(table, recipe, checkpoint)
 
 
 def _stage(

@@ -12,10 +12,12 @@ from laur.core.plan import Stage
 from laur.core.sampler.table import StepCoefficients
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from laur.input.vectorize import States
     from laur.optimize import BaseAdapter
+    from laur.pipeline.begun import Begun
     from laur.pipeline.events import Ticket
     from laur.pipeline.library import Library
 
@@ -36,7 +38,10 @@ class Running:
         self._draws = 1
         self.x0: Tensor | None = None
         self._enter(0)
-        self.latent: Tensor = self._draw(0) * self.stage.table.initial_scale
+        self._begun = self._begin()
+        self.latent: Tensor = (
+            self._draw(0) * self.stage.table.initial_scale if self._begun is None else self._begun.latent
+        )
 
     @property
     def stage(self) -> Stage:
@@ -118,6 +123,23 @@ class Running:
             if not self.finished:
                 self.x0 = None
                 self._enter(self._stage)
+        if self._begun is not None:
+            self.latent = self._begun.blend(latent, None if self.finished else self.step)
+
+    def finish(self, pixels: np.ndarray) -> np.ndarray:
+        """What becomes the picture, from the decoded pixels (H, W, 3) uint8 of the plan's size."""
+        return pixels if self._begun is None else self._begun.finish(pixels)
+
+    def _begin(self) -> Begun | None:
+        """What the plan's picture says; it comes before the draws of the steps."""
+        plan = self.ticket.plan
+        if plan.begin is None:
+            return None
+        from laur.pipeline.begun import Begun
+
+        begun = Begun(plan, self.stage.table, self._library, self._draw)
+        self._draws = begun.draws
+        return begun
 
     def _draw(self, index: int) -> Tensor:
         return self._noise.draw(self._stage, index).to(self._library.placement.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import reprlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ def build_table(
     timesteps: Sequence[int] | None = None,
     original_inference_steps: int | None = None,
     eta: float | None = None,
+    strength: float = 1.0,
 ) -> SamplerTable:
     """The table of sampler `name`, step by step what diffusers' scheduler of that name computes.
 
@@ -59,6 +61,8 @@ def build_table(
         timesteps: custom timesteps, falling; not for `ddim`.
         original_inference_steps: `lcm` and `tcd`: steps of the teacher's schedule (50) that the few are picked from.
         eta: DDIM's eta or TCD's gamma; None takes `DEFAULT_ETA`.
+        strength: `lcm` and `tcd`: all steps lie in this lower part of the schedule (diffusers'
+            `LCMScheduler.set_timesteps(strength=)`). `last_steps` is the other way to begin from a picture.
 
     Raises:
         RecipeError: values that do not go together or leave the schedule.
@@ -77,6 +81,7 @@ def build_table(
         timesteps=None if timesteps is None else tuple(timesteps),
         original_inference_steps=original_inference_steps,
         eta=DEFAULT_ETA.get(name, 0.0) if eta is None else eta,
+        strength=strength,
     )
     _check_request(name, request, eta)
     table = tuple(_SAMPLERS[name].steps(request))
@@ -94,6 +99,19 @@ def split_at(table: SamplerTable, schedule: NoiseSchedule, fraction: float) -> t
     cutoff = round(T - fraction * T)
     count = sum(step.timestep >= cutoff for step in table.steps)
     return table.slice(0, count), table.slice(count, len(table.steps))
+
+
+def last_steps(table: SamplerTable, strength: float) -> SamplerTable:
+    """The last int(steps * strength) steps: what is drawn over a picture (image to image), as in diffusers.
+
+    Raises RecipeError where that is none.
+    """
+    steps = len(table.steps)
+    count = min(int(steps * strength), steps)
+    if count < 1:
+        cure = f"use at least {math.ceil(1 / strength)} steps, or more strength" if strength else "use more strength"
+        raise RecipeError(f"strength {strength:g} leaves none of {steps} steps to draw; {cure}")
+    return table.slice(steps - count, steps)
 
 
 def _check_prediction(prediction: str, schedule: NoiseSchedule) -> None:
@@ -115,6 +133,8 @@ def _check_request(name: str, request: TableRequest, eta: float | None) -> None:
         raise RecipeError(f"eta is {request.eta:g}; it must be from 0 to 1")
     if eta is not None and name not in DEFAULT_ETA:
         raise RecipeError(f"sampler {name} has no eta; leave it out or use {' or '.join(DEFAULT_ETA)}")
+    if request.strength < 1 and (request.timesteps is not None or not sampler.original_inference_steps):
+        raise ValueError("only lcm and tcd, picking their own timesteps, have a strength")
     if request.original_inference_steps is not None and not sampler.original_inference_steps:
         raise RecipeError(f"sampler {name} has no original_inference_steps; leave them out or use lcm or tcd")
     if request.timesteps is not None:

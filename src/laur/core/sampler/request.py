@@ -23,6 +23,7 @@ class TableRequest:
     timesteps: tuple[int, ...] | None
     original_inference_steps: int | None
     eta: float
+    strength: float = 1.0
 
 
 class Level(NamedTuple):

@@ -40,7 +40,8 @@ def open_ended(request: TableRequest) -> list[int]:
 def distilled(request: TableRequest) -> list[int]:
     """Evenly spaced picks from the teacher's schedule (LCM and TCD).
 
-    The teacher's schedule is k - 1, 2k - 1, … with k = T // original steps.
+    The teacher's schedule is k - 1, 2k - 1, … with k = T // original steps; with a strength below 1 only the lowest
+    int(original steps * strength) of it are picked from.
     """
     if request.timesteps is not None:
         return list(request.timesteps)
@@ -55,7 +56,13 @@ def distilled(request: TableRequest) -> list[int]:
             f"steps is {request.steps}, but they are picked from {original}; "
             "take fewer steps or more original_inference_steps"
         )
-    origin = np.arange(1, original + 1) * (T // original) - 1
+    left = int(original * request.strength)
+    if request.steps > left:
+        raise RecipeError(
+            f"steps is {request.steps}, but strength {request.strength:g} leaves {left} of {original} to pick from; "
+            "take fewer steps or more strength"
+        )
+    origin = np.arange(1, left + 1) * (T // original) - 1
     picks = np.floor(np.linspace(0, len(origin), request.steps, endpoint=False)).astype(np.int64)
     return [int(value) for value in origin[::-1][picks]]
 
