@@ -122,15 +122,11 @@ def test_damaged_layers(what, tmp_path, layers, state):
 
 
 OTHER_KINDS = {
-    "LoHa weights": "x.hada_w1_a",
-    "LoKr weights": "x.lokr_w1",
-    "DoRA magnitudes": "x.dora_scale",
-    "IA3 scales": "x.on_input",
-    "whole weight differences": "x.diff",
     "OFT rotations": "x.oft_blocks",
     "GLoRA weights": "x.a1.weight",
     "differences of norms": "x.w_norm",
     "a textual inversion": "emb_params",
+    "LyCORIS weights of an unknown form": "x.lokr_t1",
 }
 
 
@@ -140,10 +136,20 @@ def test_other_kinds_are_refused_by_name(kind, tmp_path, layers, state):
     refused(path, layers, rf"holds {kind} \(1 keys\), which are not supported")
 
 
-def test_peft_dora_is_refused_by_name(tmp_path, layers, unet):
-    state = in_diffusers(factors(unet, "unet", only="attn2"))
-    state["unet.x.lora_magnitude_vector.weight"] = torch.ones(3)
-    refused(write(tmp_path / "d.safetensors", state), layers, "holds DoRA magnitudes")
+INCOMPLETE = {
+    "x.hada_w1_a": "has no matching hada_w1_b weight",
+    "x.lokr_w1": "has no matching lokr_w2_a weight",
+    "x.lokr_w2_b": "has no matching lokr_w1_a weight",
+    "x.dora_scale": "has no weights beside it",
+    "unet.x.lora_magnitude_vector.weight": "has no weights beside it",
+    "lora_unet_x.on_input": "should be one number",
+}
+
+
+@pytest.mark.parametrize("key", INCOMPLETE)
+def test_a_part_alone_is_incomplete(key, tmp_path, layers, state):
+    path = write(tmp_path / "other.safetensors", {**state, key: torch.ones(2, 2)})
+    refused(path, layers, INCOMPLETE[key])
 
 
 def test_a_whole_checkpoint_is_sent_where_it_belongs(tmp_path, layers):

@@ -1,13 +1,14 @@
-"""Differences of a layer's weight: low-rank, per-channel scale, dense, Kronecker.
+"""Differences of a layer's weight: low-rank, per-channel scale, dense, Kronecker, and DoRA's.
 
 Each adds `weight · Δ(W)` to a float32 copy of W; Δ always starts from the untouched W, so the sum of many adapters
-does not depend on one another.
+does not depend on one another. All but DoRA's are linear in their weight.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from laur.optimize.layers import LayerShape, Shape, fits, shape_message
 
 
 class Delta(ABC):
-    """A difference of one layer's weight W, (out, in) or (out, in, kernel height, kernel width)."""
+    """A difference of one layer's weight W, (out, in) or (out, in, kernel height, kernel width); or of its bias."""
 
     @property
     @abstractmethod
@@ -177,3 +178,55 @@ class Kronecker(Delta):
         left, right = (t.to(total.device, torch.float32) for t in (self.left, self.right))
         left = left.view(*left.shape, *(1 for _ in right.shape[2:]))
         total.add_(torch.kron(left, right).view(total.shape), alpha=weight * self.scale)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DoRA(Delta):
+    """W' = m · V / ‖V‖ with V = W + Δ, the norm taken over each output or each input channel (arXiv 2402.09353).
+
+    W' is not linear in the adapter's weight w, and its authors' programs do not agree on what w is. Here a file means
+    what the program that wrote it means:
+
+        peft     W' = m V_w / ‖V_w‖,  V_w = W + w Δ                       (PEFT: w is part of LoRA's scale)
+        lycoris  W' = V (1 + w (m / ‖V‖ - 1)),  V = W + Δ                 (LyCORIS: w fades the magnitude alone)
+
+    Both are the trained W' at w = 1, and neither comes to W as w goes to 0. A weight of 0 itself leaves W, as for all
+    adapters.
+    """
+
+    inner: Delta
+    """Δ: linear in its weight."""
+    magnitude: Tensor
+    """m: (out,) or (in,)."""
+    axis: int = 0
+    """Whose norms: 0 of output channels, 1 of input channels."""
+    weighting: Literal["peft", "lycoris"] = "peft"
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it holds."""
+        return self.inner.nbytes + self.magnitude.nbytes
+
+    @property
+    def made_for(self) -> Shape:
+        """That of Δ."""
+        return self.inner.made_for
+
+    def fits(self, layer: LayerShape) -> bool:
+        """Whether Δ does, and there is one magnitude for each channel."""
+        return self.inner.fits(layer) and layer.weight[self.axis] == self.magnitude.numel()
+
+    def add_to(self, total: Tensor, base: Tensor, weight: float = 1.0) -> None:
+        """total += W' - base."""
+        if weight == 0:
+            return
+        changed = self.inner.apply(base, weight if self.weighting == "peft" else 1.0)
+        norm = torch.linalg.vector_norm(changed, dim=[d for d in range(base.ndim) if d != self.axis], keepdim=True)
+        factor = self.magnitude.to(total.device, torch.float32).view_as(norm) / norm.clamp_min(_SMALLEST)
+        if self.weighting == "lycoris":
+            factor = 1 + weight * (factor - 1)
+        total.add_(changed.mul_(factor)).sub_(base.to(torch.float32))
+
+
+_SMALLEST = torch.finfo(torch.float32).tiny
+"""A channel of zeros stays one."""

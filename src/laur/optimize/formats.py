@@ -1,4 +1,4 @@
-"""From a LoRA file's keys to layer deltas: diffusers, PEFT and kohya layouts, linear and convolutional, LoCon's middle.
+"""From an adapter file's keys to layer deltas: diffusers, PEFT, kohya and LyCORIS layouts.
 
 First `place` decides from names and shapes alone where every key goes; only then are weights read, by `build`. A file
 is placed whole or not at all: what a model has no place for is a MismatchError, except for components that were not
@@ -8,20 +8,23 @@ asked for, which the coverage reports.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from laur.core.errors import AdapterError, MismatchError
-from laur.optimize.layers import CROSS_ATTENTION_KEYS, FAMILIES, LayerShape, fits, shape_message
+from laur.core.errors import AdapterError
+from laur.optimize.kinds import BIASES, SMALL, Form, form
+from laur.optimize.layers import LayerShape, Shape
+from laur.optimize.matching import require_match
 from laur.optimize.names import Key, LayerIndex, other_kind, parse
 from laur.optimize.safetensors_file import Header
-from laur.optimize.scales import peft_scale
+from laur.optimize.scales import peft_rank, peft_scale
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from laur.optimize.deltas import LowRank
+    from laur.optimize.deltas import Delta
 
 _FLOATS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
 _BUNDLED = "bundle_emb."
@@ -36,6 +39,15 @@ class Coverage:
     """Canonical names of the layers that it changes."""
     left: Mapping[str, str]
     """The other keys, each with the reason."""
+    keys: Mapping[str, str] = field(default_factory=dict[str, str])
+    """The keys that were placed, each with its layer's canonical name."""
+    kinds: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Number of placed layers by kind: LoRA, LoHa, LoKr, full, IA3, DoRA …"""
+
+    @property
+    def components(self) -> Mapping[str, int]:
+        """Number of placed layers by component."""
+        return Counter(name.partition(".")[0] for name in self.placed)
 
     def __str__(self) -> str:
         reasons = sorted(set(self.left.values()))
@@ -48,12 +60,26 @@ class Part:
     """One layer's tensors in a file."""
 
     key: Key
-    """Of its down factor."""
+    """Of one of them."""
     files: Mapping[str, str]
-    """Role (down, up, mid, alpha) to the file's key."""
-    made_for: tuple[int, ...]
-    """The weight's shape that the factors give."""
-    rank: int
+    """Role (down, up, alpha …) to the file's key."""
+    form: Form
+    """What they are."""
+
+    @property
+    def made_for(self) -> Shape:
+        """The weight's shape, as far as they tell."""
+        return self.form.made_for
+
+    @property
+    def rank(self) -> int | None:
+        """What alpha is divided by; None where there is none."""
+        return self.form.rank
+
+    @property
+    def kind(self) -> str:
+        """LoRA, LoHa, LoKr, full, IA3, bias; with DoRA's name before it where there are magnitudes."""
+        return f"DoRA ({self.form.kind})" if {"magnitude", "dora_scale"} & set(self.files) else self.form.kind
 
 
 def parts(source: str, header: Header) -> tuple[list[Part], dict[str, str]]:
@@ -77,6 +103,8 @@ def parts(source: str, header: Header) -> tuple[list[Part], dict[str, str]]:
     for roles in groups.values():
         if set(roles) == {"alpha"}:
             left[roles["alpha"][0]] = "an alpha without weights"
+        elif "ia3_weight" in roles and "on_input" not in roles:
+            raise AdapterError(_refusal(source, roles["ia3_weight"][0], header))
         else:
             found.append(_part(source, roles, header))
     return found, left
@@ -102,69 +130,69 @@ def place(source: str, header: Header, layers: Mapping[str, LayerShape]) -> tupl
     for _, name, part in sorted(hits, key=lambda hit: not hit[0]):
         if placed.setdefault(name, part) is not part:
             left.update(dict.fromkeys(part.files.values(), "the same layer again, under another name"))
-    _require_match(source, found, missing, placed, layers)
-    return placed, Coverage(tuple(placed), left)
+    require_match(
+        source,
+        [(part.key, part.form) for part in found],
+        [part.key for part in missing],
+        {name: part.form for name, part in placed.items()},
+        layers,
+    )
+    keys = {
+        key: f"{name}.bias" if role in BIASES else name
+        for name, part in placed.items()
+        for role, key in part.files.items()
+    }
+    return placed, Coverage(tuple(placed), left, keys, Counter(part.kind for part in placed.values()))
 
 
 def build(
-    source: str, placed: Mapping[str, Part], tensors: Mapping[str, Tensor], settings: Mapping[str, Any]
-) -> dict[str, LowRank]:
-    """The deltas of placed layers. Raises AdapterError for values that are no numbers."""
-    from laur.optimize.deltas import LowRank
+    source: str,
+    placed: Mapping[str, Part],
+    tensors: Mapping[str, Tensor],
+    settings: Mapping[str, Any],
+    layers: Mapping[str, LayerShape],
+) -> dict[str, Delta]:
+    """The deltas of placed layers, of biases too. Raises AdapterError for values that are no numbers."""
+    from laur.optimize.assemble import assemble
 
-    deltas: dict[str, LowRank] = {}
+    deltas: dict[str, Delta] = {}
     for name, part in placed.items():
         factors = {role: _usable(source, tensors[key]) for role, key in part.files.items() if role != "alpha"}
         if bad := [role for role, factor in factors.items() if not _finite(factor)]:
             raise AdapterError(f"{source} is damaged: {part.files[bad[0]]} holds values that are not finite numbers")
-        if "alpha" in part.files:
-            # a stored alpha of 0 stands for the rank in kohya's scripts and LyCORIS
-            scale = (float(tensors[part.files["alpha"]].double().sum()) or part.rank) / part.rank
-        else:
-            scale = peft_scale(settings, part.key, part.rank)
+        scale = _scale(part, tensors, settings)
         if not math.isfinite(scale):
             raise AdapterError(f"{source} is damaged: the alpha of {part.key.layer} is no finite number")
-        deltas[name] = LowRank(factors["up"], factors["down"], scale, factors.get("mid"))
+        for changed, delta in assemble(name, part.form, factors, scale, layers[name]).items():
+            delta.check(changed, layers[name] if changed == name else LayerShape(layers[name].weight[:1]))
+            deltas[changed] = delta
     return deltas
 
 
-def text_width(shapes: Mapping[str, int]) -> int | None:
-    """Width of the text states that a UNet reads, from its layers' input widths; None where none tells."""
-    return next((width for name, width in shapes.items() if name.endswith(CROSS_ATTENTION_KEYS)), None)
-
-
-def made_for_width(found: list[Part]) -> int | None:
-    """The text width of the model that a file was made for."""
-    return text_width({part.key.layer: part.made_for[1] for part in found if part.key.component == "unet"})
+def _scale(part: Part, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> float:
+    """alpha / rank; 1 for what has no rank, unless PEFT's settings say one (its LoKr of two whole factors)."""
+    rank = part.rank
+    if "alpha" in part.files:
+        # a stored alpha of 0 stands for the rank in kohya's scripts and LyCORIS
+        alpha = float(tensors[part.files["alpha"]].double().sum())
+        return alpha if not math.isfinite(alpha) else (alpha or rank) / rank if rank else 1.0
+    if rank is None and part.form.kind == "LoKr":
+        rank = peft_rank(settings, part.key)
+    return peft_scale(settings, part.key, rank) if rank else 1.0
 
 
 def _part(source: str, roles: Mapping[str, tuple[str, Key]], header: Header) -> Part:
-    name = next(iter(roles.values()))[0]
-    for needed in ("down", "up"):
-        if needed not in roles:
-            raise AdapterError(f"{source} is incomplete: {name} has no matching {needed} weight; download it again")
     files = {role: file_key for role, (file_key, _) in roles.items()}
     shapes = {role: header.tensors[file_key].shape for role, file_key in files.items()}
     for role, file_key in files.items():
         dtype = header.tensors[file_key].dtype
-        if role == "alpha":
+        if role in SMALL:
             if math.prod(shapes[role]) != 1:
                 raise AdapterError(f"{source} is damaged: {file_key} should be one number")
         elif dtype not in _FLOATS:
             raise AdapterError(f"{source} stores {file_key} as {dtype}; give a file in fp32, fp16, bf16 or fp8")
-        elif len(shapes[role]) not in {2, 4}:
-            raise AdapterError(f"{source} is damaged: {file_key} has {len(shapes[role])} dimensions instead of 2 or 4")
-    down, up, mid = shapes["down"], shapes["up"], shapes.get("mid")
-    if 0 in {*down, *up, *(mid or ())}:
-        raise AdapterError(f"{source} has rank 0 at {files['down']}; it holds nothing to draw with")
-    inner, outer = math.prod(up[1:]), down[0]
-    agree = inner == outer if mid is None else mid[:2] == (inner, outer) and set(down[2:]) <= {1}
-    if not agree:
-        raise AdapterError(
-            f"{source} is damaged: the ranks of {files['up']} ({inner}) and {files['down']} ({outer}) differ"
-        )
-    kernel = down[2:] if mid is None else mid[2:]
-    return Part(roles["down"][1], files, (up[0], down[1], *kernel), outer)
+    name, key = next(iter(roles.values()))
+    return Part(key, files, form(source, name, files, shapes))
 
 
 def _refusal(source: str, name: str, header: Header) -> str:
@@ -191,30 +219,3 @@ def _finite(tensor: Tensor) -> bool:
         exponent = 0x7F80
         return not bool(((tensor.view(torch.int16).numpy() & exponent) == exponent).any())
     return bool(np.isfinite(tensor.numpy()).all())
-
-
-def _require_match(
-    source: str, found: list[Part], missing: list[Part], placed: Mapping[str, Part], layers: Mapping[str, LayerShape]
-) -> None:
-    """Raise MismatchError, naming the plainest difference, unless everything has a place that fits."""
-    unfit = [name for name, part in placed.items() if not fits(part.made_for, layers[name])]
-    if not unfit and not missing:
-        return
-    width, own = made_for_width(found), text_width({n: s.weight[1] for n, s in layers.items() if n.startswith("unet.")})
-    if width is not None and own is not None and width != own:
-        family = FAMILIES.get(width)
-        made_for = f"{family} (cross-attention width {width})" if family else f"cross-attention width {width}"
-        has = f"{FAMILIES[own]} ({own})" if own in FAMILIES else f"{own}"
-        raise MismatchError(
-            f"{source} is made for {made_for}; this checkpoint has {has}; choose an adapter made for it, "
-            "or --adapter none"
-        )
-    if missing:
-        first = missing[0].key
-        raise MismatchError(
-            f"{source} is made for another architecture: {len(missing)} of its {len(found)} layers are not in this "
-            f"checkpoint, first {first.component}.{first.layer}; choose an adapter made for it"
-        )
-    raise MismatchError(
-        f"{source} does not fit: {shape_message(unfit[0], placed[unfit[0]].made_for, layers[unfit[0]])}"
-    )

@@ -18,6 +18,8 @@ class LayerShape:
 
     weight: tuple[int, ...]
     groups: int = 1
+    bias: bool = True
+    """Whether the layer has one."""
 
     @property
     def flat(self) -> tuple[int, int]:

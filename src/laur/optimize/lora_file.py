@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 
 from laur.optimize import names
 from laur.optimize.base import BaseAdapter, Recommendation
-from laur.optimize.formats import Coverage, build, made_for_width, parts, place
+from laur.optimize.formats import Coverage, build, parts, place
+from laur.optimize.kinds import SMALL
 from laur.optimize.layers import FAMILIES, LayerShape
 from laur.optimize.lcm_lora import recommendation
+from laur.optimize.matching import made_for_width
 from laur.optimize.safetensors_file import file_sha256, read_header, read_tensors
 from laur.optimize.scales import peft_settings
 from laur.utils.hashes import tensors_sha256
@@ -40,6 +42,10 @@ class LoraInfo:
     """Family of models, as far as the width of its cross-attention tells."""
     recommends: Recommendation
     metadata: Mapping[str, str]
+    kinds: Mapping[str, int]
+    """Number of layers by kind: LoRA, LoHa, LoKr, full, IA3, DoRA …"""
+    left: Mapping[str, str]
+    """Keys that belong to no layer, with the reason."""
 
     @property
     def autov2(self) -> str:
@@ -48,7 +54,7 @@ class LoraInfo:
 
 
 class LoraFile(BaseAdapter):
-    """A LoRA or LoCon file of diffusers, PEFT or kohya's scripts; LCM-LoRA among them.
+    """A LoRA, LoCon, LoHa, LoKr, DoRA, IA3 or difference file of diffusers, PEFT, kohya's scripts or LyCORIS.
 
     Making one reads the header alone; AdapterError says in one line what is wrong with a file.
     """
@@ -57,7 +63,7 @@ class LoraFile(BaseAdapter):
         self.path = path
         self.name = name or path.stem
         self._header = read_header(path)
-        self._parts, _ = parts(path.name, self._header)
+        self._parts, self._left = parts(path.name, self._header)
         self._layout = names.layout(self._header.tensors)
         self._settings = peft_settings(path, self._header.metadata, self._layout)
         self.recommends = recommendation(self.name, path, self._header.metadata)
@@ -93,18 +99,20 @@ class LoraFile(BaseAdapter):
     @property
     def info(self) -> LoraInfo:
         """For `laur inspect`."""
-        width = made_for_width(self._parts)
-        weights = [key for part in self._parts for role, key in part.files.items() if role != "alpha"]
+        width = made_for_width((part.key, part.form) for part in self._parts)
+        weights = [key for part in self._parts for role, key in part.files.items() if role not in SMALL]
         return LoraInfo(
             path=self.path,
             sha256=self.sha256,
             layout=self._layout,
             layers=dict(Counter(part.key.component for part in self._parts)),
-            ranks=tuple(sorted({part.rank for part in self._parts})),
+            ranks=tuple(sorted({part.rank for part in self._parts if part.rank is not None})),
             dtypes=tuple(sorted({self._header.tensors[key].dtype for key in weights})),
             made_for=None if width is None else FAMILIES.get(width, f"cross-attention width {width}"),
             recommends=self.recommends,
             metadata=self.metadata,
+            kinds=dict(Counter(part.kind for part in self._parts)),
+            left=self._left,
         )
 
     def check(self, layers: Mapping[str, LayerShape]) -> None:
@@ -120,4 +128,4 @@ class LoraFile(BaseAdapter):
         placed, _ = place(self.path.name, self._header, layers)
         if not placed:
             return {}
-        return build(self.path.name, placed, read_tensors(self.path, self._file_sha256), self._settings)
+        return build(self.path.name, placed, read_tensors(self.path, self._file_sha256), self._settings, layers)

@@ -17,6 +17,9 @@ from laur.optimize.layers import LayerShape
 if TYPE_CHECKING:
     from laur.optimize.deltas import Delta
 
+BIAS = ".bias"
+"""How the name of a delta ends that changes a layer's bias in place of its weight."""
+
 
 def layer_shapes(module: torch.nn.Module, prefix: str) -> dict[str, LayerShape]:
     """Linear and convolutional layers of `module` by canonical name, that is `prefix`, a dot and the module's name.
@@ -25,7 +28,7 @@ def layer_shapes(module: torch.nn.Module, prefix: str) -> dict[str, LayerShape]:
     """
     modules: Iterator[tuple[str, torch.nn.Module]] = module.named_modules()
     return {
-        f"{prefix}.{name}": LayerShape(tuple(layer.weight.shape), getattr(layer, "groups", 1))
+        f"{prefix}.{name}": LayerShape(tuple(layer.weight.shape), getattr(layer, "groups", 1), layer.bias is not None)
         for name, layer in modules
         if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d)
     }
@@ -39,22 +42,29 @@ def merged_state(
 ) -> dict[str, Tensor]:
     """New tensors for the touched weights alone, in `dtype` and in the base's memory format, on its device.
 
-    `base` holds parameters by canonical name ("unet.conv_in.weight"); deltas go by layer ("unet.conv_in"), each set
-    with its adapter's weight. A weight of 0 touches nothing. Raises MismatchError where a delta does not fit.
+    `base` holds parameters by canonical name ("unet.conv_in.weight"); deltas go by layer ("unet.conv_in"), those of
+    biases by "unet.conv_in.bias", each set with its adapter's weight. A weight of 0 touches nothing. Raises
+    MismatchError where a delta does not fit.
     """
     wanted: dict[str, list[tuple[Delta, float]]] = {}
     for found, weight in deltas:
         for layer, delta in found.items():
             if weight:
-                tensor = base.get(f"{layer}.weight")
+                tensor = base.get(parameter_name(layer))
                 if tensor is None:
                     raise MismatchError(
                         f"an adapter changes {layer}, which this model does not have; see `laur inspect`"
                     )
                 delta.check(layer, LayerShape(tuple(tensor.shape)))
                 wanted.setdefault(layer, []).append((delta, weight))
-    scratch = _Scratch(base[f"{layer}.weight"].numel() for layer in wanted)
-    return {f"{layer}.weight": _merged(base[f"{layer}.weight"], sums, dtype, scratch) for layer, sums in wanted.items()}
+    names = {layer: parameter_name(layer) for layer in wanted}
+    scratch = _Scratch(base[name].numel() for name in names.values())
+    return {names[layer]: _merged(base[names[layer]], sums, dtype, scratch) for layer, sums in wanted.items()}
+
+
+def parameter_name(layer: str) -> str:
+    """Of the parameter that a delta of that name changes: a layer's weight, or what is named as its bias."""
+    return layer if layer.endswith(BIAS) else f"{layer}.weight"
 
 
 class _Scratch:

@@ -17,6 +17,9 @@ _COMPONENTS = {
     "lora_te_": "text_encoder",
     "lora_te1_": "text_encoder",
     "lora_te2_": "text_encoder_2",
+    "lycoris_": "unet",
+    "text_encoders.clip_l.transformer.": "text_encoder",
+    "text_encoders.clip_g.transformer.": "text_encoder_2",
     "unet.": "unet",
     "text_encoder.": "text_encoder",
     "text_encoder_2.": "text_encoder_2",
@@ -32,14 +35,20 @@ _WEIGHTS = re.compile(
     r"|\.lora(?:_linear_layer)?\.(?P<diffusers>down|up)"
     r"|\.(?P<projection>to_(?:q|k|v|out))_lora\.(?P<old>down|up))\.weight"
 )
+_FACTORS = re.compile(
+    r"(?P<layer>.+?)\."
+    r"(?:(?P<role>hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2)|ia3_l)(?:\.\w+)?"
+    r"|(?P<plain>alpha|dora_scale|diff|diff_b|on_input)"
+    r"|(?P<magnitude>lora_magnitude_vector)(?:\.\w+)*"
+    r"|lora_B(?:\.\w+)?\.(?P<bias>bias))"
+)
+"""Roles that are called the same in every layout: LyCORIS's (arXiv 2309.14859) and PEFT's."""
+_IA3 = re.compile(r"(?P<layer>lora_.+)\.weight")
 _ROLES = {"A": "down", "B": "up", "down": "down", "up": "up", "mid": "mid"}
 
 _OTHERS = (
-    (r".+[._]hada_.+", "LoHa weights"),
-    (r".+\.lokr_.+", "LoKr weights"),
-    (r".+(\.dora_scale|lora_magnitude_vector.*)", "DoRA magnitudes"),
-    (r".+(\.on_input|\.ia3_l.*)", "IA3 scales"),
-    (r".+\.(diff|diff_b|set_weight)", "whole weight differences"),
+    (r".+[._](hada|lokr)_.+", "LyCORIS weights of an unknown form"),
+    (r".+\.(ia3_l.*|set_weight)", "weights that replace a layer's"),
     (r".+\.(w_norm|b_norm)", "differences of norms"),
     (r".+\.b?oft_.+", "OFT rotations"),
     (r".+\.[ab][12]\.weight", "GLoRA weights"),
@@ -60,27 +69,36 @@ class Key:
     layer: str
     """As the file writes it, without its prefix."""
     role: str
-    """down, up, mid or alpha."""
+    """alpha; LoRA's down, up, mid and up_bias; magnitude or dora_scale; hada_*, lokr_*; diff, diff_b; ia3_l;
+    or LyCORIS's ia3_weight with on_input."""
 
 
 def parse(key: str) -> Key | None:
-    """Read the key of a LoRA weight or its alpha, in any of the layouts; None if it is neither."""
-    if key.endswith(".alpha"):
-        name, role = key.removesuffix(".alpha"), "alpha"
-    else:
-        match = _WEIGHTS.fullmatch(key)
-        if match is None:
-            return None
-        parts = match.groupdict()
-        name = parts["layer"]
-        if projection := parts["projection"]:
-            name += "." + ("to_out.0" if projection == "to_out" else projection)
-        role = _ROLES[parts["peft"] or parts["kohya"] or parts["diffusers"] or parts["old"]]
-    name = name.replace(".processor.", ".")
+    """Read the key of an adapter's weight, in any of the layouts; None if it is none."""
+    found = _name_and_role(key)
+    if found is None:
+        return None
+    name, role = found[0].replace(".processor.", "."), found[1]
     for prefix, component in _COMPONENTS.items():
         if name.startswith(prefix):
             return Key(component, name.removeprefix(prefix), role)
     return Key("unet", name, role)
+
+
+def _name_and_role(key: str) -> tuple[str, str] | None:
+    if match := _FACTORS.fullmatch(key):
+        parts = match.groupdict()
+        if parts["magnitude"]:
+            return parts["layer"], "magnitude"
+        return parts["layer"], parts["role"] or parts["plain"] or "up_bias"
+    if match := _WEIGHTS.fullmatch(key):
+        parts = match.groupdict()
+        name = parts["layer"]
+        if projection := parts["projection"]:
+            name += "." + ("to_out.0" if projection == "to_out" else projection)
+        return name, _ROLES[parts["peft"] or parts["kohya"] or parts["diffusers"] or parts["old"]]
+    match = _IA3.fullmatch(key)
+    return (match["layer"], "ia3_weight") if match else None
 
 
 def other_kind(key: str) -> str | None:
@@ -91,7 +109,7 @@ def other_kind(key: str) -> str | None:
 def layout(keys: Iterable[str]) -> str:
     """Who writes files like this: kohya, PEFT or diffusers."""
     keys = list(keys)
-    if any(key.startswith("lora_") for key in keys):
+    if any(key.startswith(("lora_", "lycoris_")) for key in keys):
         return "kohya"
     return "PEFT" if any(key.startswith("base_model.model.") for key in keys) else "diffusers"
 

@@ -42,19 +42,29 @@ def peft_scale(settings: Mapping[str, Any], key: Key, rank: int) -> float:
     NaN where alpha is no number.
     """
     prefix = f"{key.component}."
-    found: object = settings.get(prefix + "alpha_pattern") or {}
-    if not isinstance(found, dict):
-        return math.nan
-    patterns = cast("Mapping[str, Any]", found)
-    alpha: Any = settings.get(prefix + "lora_alpha", rank)
-    for pattern, value in patterns.items():
-        if _matches(pattern, key.layer):
-            alpha = value
-            break
+    # PEFT's LoHa and LoKr call it alpha
+    alpha = _by_pattern(settings, key, "alpha_pattern", settings.get(prefix + "alpha", rank), "lora_alpha")
     try:
         return float(alpha) / (math.sqrt(rank) if settings.get(prefix + "use_rslora") else rank)
     except (TypeError, ValueError):
         return math.nan
+
+
+def peft_rank(settings: Mapping[str, Any], key: Key) -> int | None:
+    """What PEFT's settings call a layer's rank; None where they say nothing."""
+    rank = _by_pattern(settings, key, "rank_pattern", None, "r")
+    return rank if isinstance(rank, int) and rank > 0 else None
+
+
+def _by_pattern(settings: Mapping[str, Any], key: Key, table: str, default: Any, plain: str) -> Any:
+    """The layer's own value, else the one for all; NaN where the table is none."""
+    prefix = f"{key.component}."
+    found: object = settings.get(prefix + table) or {}
+    if not isinstance(found, dict):
+        return math.nan
+    patterns = cast("Mapping[str, Any]", found)
+    own = (value for pattern, value in patterns.items() if _matches(pattern, key.layer))
+    return next(own, settings.get(prefix + plain, default))
 
 
 def _matches(pattern: str, layer: str) -> bool:
