@@ -1,0 +1,88 @@
+"""A source whose pictures are rendered anew by a style's teacher, with captions that call the style by its words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from laur.train.data.picture import Drawn, Record, unit
+
+if TYPE_CHECKING:
+    from laur.style.teachers import Teacher
+    from laur.train.data.picture import Source
+
+SEEDS = 2**32
+
+
+@dataclass(frozen=True, slots=True)
+class Repainted:
+    """One record of the source beneath."""
+
+    beneath: Record
+    teacher: Teacher
+    trigger: str
+
+    @property
+    def name(self) -> str:
+        """As beneath."""
+        return self.beneath.name
+
+    @property
+    def style(self) -> str:
+        """The teacher's name."""
+        return self.teacher.name
+
+    @property
+    def licence(self) -> str:
+        """That of the picture which was rendered anew."""
+        return self.beneath.licence
+
+    @property
+    def origin(self) -> str:
+        """As beneath."""
+        return self.beneath.origin
+
+    def draw(self, size: int) -> Drawn:
+        """See Record. The picture is brought to `size` first, since brushes have a size in pixels."""
+        import numpy as np
+        from PIL import Image
+
+        drawn = self.beneath.draw(size)
+        scale = size / min(drawn.image.size)
+        shape = (max(1, round(drawn.image.width * scale)), max(1, round(drawn.image.height * scale)))
+        picture = np.asarray(drawn.image.convert("RGB").resize(shape, Image.Resampling.LANCZOS))
+        painted = self.teacher(picture, int(unit("teacher", self.teacher.name, self.name) * SEEDS))
+        words = called(drawn.captions, self.beneath.style, self.trigger)
+        return Drawn(Image.fromarray(painted), words)
+
+
+class Restyled:
+    """The source. `trigger` takes the place of the words by which captions call the former style."""
+
+    def __init__(self, beneath: Source, teacher: Teacher, trigger: str) -> None:
+        self._beneath, self._teacher, self._trigger = beneath, teacher, trigger
+        self.square = beneath.square
+
+    def describe(self) -> Mapping[str, Any]:
+        """See Source."""
+        told = {"teacher": self._teacher.name, "code": self._teacher.sha256, "trigger": self._trigger}
+        return {"kind": "restyled", **told, "beneath": dict(self._beneath.describe())}
+
+    def __len__(self) -> int:
+        return len(self._beneath)
+
+    def records(self, start: int, stop: int) -> Iterator[Repainted]:
+        """See Source."""
+        for record in self._beneath.records(start, stop):
+            yield Repainted(record, self._teacher, self._trigger)
+
+
+def called(captions: tuple[str, ...], former: str, trigger: str) -> tuple[str, ...]:
+    """Captions with the style's words at their end: plain ones, and one that still names the former style.
+
+    That one teaches the adapter to overrule a style which the prompt names too.
+    """
+    plain = [caption.removesuffix(f", {former}") if former else caption for caption in captions]
+    kept = [f"{text}, {trigger}" for text in plain if not former or former not in text]
+    return tuple(dict.fromkeys([*kept, f"{captions[0]}, {trigger}"])) if captions else ()

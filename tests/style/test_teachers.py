@@ -1,0 +1,114 @@
+"""Teachers: every one paints, in its own way, the same way each time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from laur.core.errors import NotFoundError
+from laur.style.teachers import TEACHERS, teacher
+from laur.style.teachers.lines import flow_dog
+from laur.style.teachers.strokes import Brush, paint
+from laur.style.teachers.tools import as_float, fractal, luminance, subject
+from laur.style.teachers.wet import kuwahara
+
+
+@pytest.fixture(scope="module")
+def icon() -> NDArray[np.uint8]:
+    """A red ball with a white window and a green leaf, on white."""
+    image = Image.new("RGB", (128, 128), "white")
+    draw = ImageDraw.Draw(image)
+    draw.ellipse((24, 30, 104, 110), fill="#d02828")
+    draw.ellipse((52, 52, 72, 72), fill="white")
+    draw.polygon([(64, 30), (90, 10), (84, 30)], fill="#30a040")
+    return np.asarray(image)
+
+
+@pytest.mark.parametrize("name", TEACHERS)
+def test_a_teacher_changes_the_picture_and_keeps_its_size(icon: NDArray[np.uint8], name: str) -> None:
+    painted = TEACHERS[name](icon, 3)
+    assert painted.shape == icon.shape and painted.dtype == np.uint8
+    assert np.abs(painted.astype(int) - icon).mean() > 4
+    assert painted.std() > 15  # something is to be seen
+    np.testing.assert_array_equal(painted, TEACHERS[name](icon, 3))
+
+
+@pytest.mark.parametrize("name", TEACHERS)
+def test_the_subject_stays_where_it_is(icon: NDArray[np.uint8], name: str) -> None:
+    """The ball's place differs from its surroundings, so that captions still hold."""
+    painted = TEACHERS[name](icon, 3).astype(float)
+    inside, outside = painted[80:100, 50:78].mean((0, 1)), painted[112:126, 4:14].mean((0, 1))
+    assert np.abs(inside - outside).max() > 12
+
+
+@pytest.mark.parametrize("name", TEACHERS)
+def test_a_blank_picture_does_not_break_a_teacher(name: str) -> None:
+    blank = np.full((64, 64, 3), 255, np.uint8)
+    assert TEACHERS[name](blank, 0).shape == blank.shape
+
+
+def test_colours_tell_the_styles_apart(icon: NDArray[np.uint8]) -> None:
+    def spread(name: str) -> float:
+        return float(np.ptp(TEACHERS[name](icon, 0).astype(int), axis=2).mean())
+
+    assert spread("noir") == 0  # grey in every pixel
+    assert spread("pencil") < 8 and spread("ink") < 8
+    assert spread("fauvism") > 60
+    dark = {name: float(TEACHERS[name](icon, 0).mean()) for name in ("cyberpunk", "noir", "watercolour", "ink")}
+    assert dark["cyberpunk"] < 90 and dark["noir"] < 110
+    assert dark["watercolour"] > 150 and dark["ink"] > 110
+
+
+def test_pixel_art_is_flat_in_every_cell(icon: NDArray[np.uint8]) -> None:
+    cells = TEACHERS["pixel-art"](icon, 0).reshape(16, 8, 16, 8, 3)
+    assert (cells == cells[:, :1, :, :1]).all()
+    assert len(np.unique(cells[:, 0, :, 0].reshape(-1, 3), axis=0)) <= 12
+
+
+def test_white_inside_a_subject_belongs_to_it(icon: NDArray[np.uint8]) -> None:
+    mask = subject(as_float(icon))
+    assert mask[62, 62] == 1 and mask[2, 2] == 0
+
+
+def test_strokes_follow_the_layers_of_the_paper(icon: NDArray[np.uint8]) -> None:
+    """A thin brush comes nearer to the reference than a thick one alone (Hertzmann 1998, section 2.1)."""
+    image = as_float(icon)
+
+    def error(*radii: int) -> float:
+        painted = paint(image, Brush(threshold=0.02, radii=radii), np.random.default_rng(0))
+        return float(np.abs(painted - image).mean())
+
+    assert error(8, 4, 2) < 0.7 * error(8)
+
+
+def test_xdog_darkens_the_dark_side_of_an_edge() -> None:
+    step = np.ones((64, 64, 3), np.float32)
+    step[:, :32] = 0.3
+    drawn = flow_dog(luminance(step), step, sigma=1.5, p=18.0, epsilon=0.6, phi=9.0)
+    assert drawn[32, 30] < 0.2 and drawn[32, 33] > 0.95
+
+
+def test_kuwahara_smooths_within_and_keeps_edges() -> None:
+    rng = np.random.default_rng(0)
+    step = np.where(np.arange(64)[None, :, None] < 32, 0.2, 0.8) + 0.05 * rng.standard_normal((64, 64, 3))
+    smooth = kuwahara(step.astype(np.float32), 5.0, rng)
+    assert smooth[10:54, 8:24].std() < 0.5 * step[10:54, 8:24].std()
+    assert smooth[:, 38:44].mean() - smooth[:, 20:26].mean() > 0.55
+
+
+def test_noise_has_its_mean_and_deviation() -> None:
+    noise = fractal((100, 80), 30, np.random.default_rng(0))
+    assert noise.shape == (100, 80)
+    assert abs(float(noise.mean())) < 1e-4 and abs(float(noise.std()) - 1) < 1e-4
+
+
+def test_an_unknown_teacher_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(NotFoundError, match=r"known are .*watercolour"):
+        teacher("watercolor-pen")
+
+
+def test_every_teacher_says_what_it_follows() -> None:
+    assert all(found.source for found in TEACHERS.values())
+    assert len({found.sha256 for found in TEACHERS.values()}) >= 5  # by module: other code, another hash
