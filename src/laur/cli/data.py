@@ -87,7 +87,7 @@ def prepare(
     source = _source(kind, told)
     from laur.pipeline.device import choose
     from laur.pipeline.loading.load import load
-    from laur.train.data.prepare import Wish, shard_for
+    from laur.train.data.maker import Wish, shard_for
     from laur.train.data.prepare import prepare as make
 
     loaded = load(model)
