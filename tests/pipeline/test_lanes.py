@@ -62,3 +62,19 @@ def test_one_ticket_always_fits() -> None:
 
 def test_nothing_to_do() -> None:
     assert Lanes(1).pick([]) == []
+
+
+def test_sizes_share_by_what_their_calls_cost() -> None:
+    """A large picture's call costs four small ones': in the time of one, the other size has its four."""
+    flood, small = [running("large", side=64) for _ in range(20)], running("small", side=32)
+    lanes = Lanes(lambda pixels: 1)
+    served = [lanes.pick([*flood, small])[0].lane[-1] for _ in range(20)]
+    assert served.count("large") == 4
+    assert "large" not in served[:2]
+
+
+def test_caps_may_be_measured_for_each_size() -> None:
+    lanes = Lanes(lambda pixels: {32 * 32: 6, 64 * 64: 3}[pixels])
+    assert len(lanes.pick([running("a") for _ in range(20)])) == 6
+    assert len(lanes.pick([running("b", side=64) for _ in range(20)])) == 3
+    assert len(lanes.pick([running("c", rows=2) for _ in range(20)])) == 3

@@ -17,7 +17,7 @@ from laur.core.recipe import DEFAULT_CHECKPOINT, Recipe
 from laur.pipeline import memory
 from laur.pipeline.device import choose
 from laur.pipeline.events import END, Admitted, Cancelled, Done, Event, Failed, Progress, Ticket
-from laur.pipeline.lanes import Lanes
+from laur.pipeline.lanes import Lanes, RowCap
 from laur.pipeline.library import Library
 from laur.pipeline.resolve import Resolved, resolve
 from laur.pipeline.running import Running
@@ -46,7 +46,7 @@ class Engine:
         dtype: str | None = None,
         channels_last: bool | None = None,
         prediction: str | None = None,
-        row_pixels: int | None = None,
+        row_pixels: int | RowCap | None = None,
         previews: bool = False,
         library: Library | None = None,
     ) -> None:

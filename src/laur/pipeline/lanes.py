@@ -1,17 +1,20 @@
 """Which tickets step together.
 
 A lane holds the tickets whose next step may share a batch: same denoiser, latent shape and context length, all worked
-out from their plans alone. Lanes take turns, the one that has waited longest first, so that no size starves another;
-lanes of one denoiser stay together for a few turns.
+out from their plans alone. Lanes take turns by deficit round robin (Shreedhar and Varghese, SIGCOMM 1995), where a
+turn costs its rows times their latent pixels: a flood of one size starves no other, and small pictures are not held up
+by large ones beyond their share. Lanes of one denoiser stay together for a few turns.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 
 from laur.pipeline.running import Lane, Running
 
+RowCap = Callable[[int], int]
+"""From the latent pixels of a row to the most rows that one denoiser call may have."""
 TURNS_PER_DENOISER = 8
 """Turns that lanes of one denoiser (checkpoint and merged adapters) may take in a row while others wait.
 
@@ -21,10 +24,12 @@ Merging another set of adapters costs several steps' time: to change at every st
 class Lanes:
     """Turn-taking over lanes, and the cap on rows of one call."""
 
-    def __init__(self, row_pixels: int) -> None:
-        """`row_pixels` bounds rows · latent height · latent width of one denoiser call; one ticket always fits."""
-        self._row_pixels = row_pixels
-        self._waiting: OrderedDict[Lane, None] = OrderedDict()
+    def __init__(self, row_pixels: int | RowCap) -> None:
+        """`row_pixels` bounds rows · latent height · latent width of one denoiser call, or is the cap for each size, as
+        it was measured on a device; one ticket always fits."""
+        self._cap: RowCap = row_pixels if callable(row_pixels) else lambda pixels: row_pixels // pixels
+        self._deficits: OrderedDict[Lane, int] = OrderedDict()
+        """Of each lane, in the order of their turns: what it may still spend, in rows · latent pixels."""
         self._denoiser: tuple[Hashable, ...] = ()
         self._turns = 0
 
@@ -35,31 +40,52 @@ class Lanes:
             lanes.setdefault(running.lane, []).append(running)
         if not lanes:
             return []
-        for gone in [known for known in self._waiting if known not in lanes]:
-            del self._waiting[gone]
+        for gone in [known for known in self._deficits if known not in lanes]:
+            del self._deficits[gone]
         for new in lanes:
-            self._waiting.setdefault(new)
-        key = self._next()
-        self._waiting.move_to_end(key)
-        return self._fill(lanes[key])
+            self._deficits.setdefault(new, 0)
+        batches = {key: self._fill(lane) for key, lane in lanes.items()}
+        # a call that is not full costs more than its rows: it is charged as the smallest full one
+        least = min(self._full(lane[0]) for lane in lanes.values())
+        return batches[self._next({key: max(least, sum(map(_pixels, batch))) for key, batch in batches.items()})]
 
-    def _next(self) -> Lane:
-        """The lane that has waited longest; but a denoiser once merged is used for a few turns before the next one."""
-        longest = next(iter(self._waiting))
-        if longest[:2] != self._denoiser and self._turns < TURNS_PER_DENOISER:
-            same = [key for key in self._waiting if key[:2] == self._denoiser]
-            if same:
-                self._turns += 1
-                return same[0]
-        self._turns = 1 if longest[:2] != self._denoiser else self._turns + 1
-        self._denoiser = longest[:2]
-        return longest
+    def _next(self, costs: Mapping[Lane, int]) -> Lane:
+        """The lane whose turn it is; but a denoiser once merged is used for a few turns before the next one."""
+        first = next(iter(self._deficits))
+        same = [key for key in self._deficits if key[:2] == self._denoiser]
+        if not same or self._turns >= TURNS_PER_DENOISER:
+            self._turns = 0 if first[:2] != self._denoiser else self._turns
+            self._denoiser = first[:2]
+            same = [key for key in self._deficits if key[:2] == self._denoiser]
+        self._turns += 1
+        return self._spend(same, costs)
+
+    def _spend(self, among: list[Lane], costs: Mapping[Lane, int]) -> Lane:
+        """Deficit round robin over some of the lanes."""
+        quantum = min(costs[key] for key in among)
+        while True:
+            key = among.pop(0)
+            if self._deficits[key] < costs[key]:
+                self._deficits[key] += quantum
+            if enough := self._deficits[key] >= costs[key]:
+                self._deficits[key] -= costs[key]
+            if self._deficits[key] < costs[key]:
+                self._deficits.move_to_end(key)
+            if enough:
+                return key
+            among.append(key)
+
+    def _full(self, running: Running) -> int:
+        """What a full call of its lane costs."""
+        pixels = _pixels(running) // len(running.stage.rows)
+        return max(len(running.stage.rows), self._cap(pixels)) * pixels
 
     def _fill(self, lane: list[Running]) -> list[Running]:
-        chosen, pixels = [lane[0]], _pixels(lane[0])
+        chosen, rows = [lane[0]], len(lane[0].stage.rows)
+        cap = self._cap(_pixels(lane[0]) // rows)
         for running in lane[1:]:
-            pixels += _pixels(running)
-            if pixels > self._row_pixels:
+            rows += len(running.stage.rows)
+            if rows > cap:
                 break
             chosen.append(running)
         # first come, first finished: those left out follow as the older ones leave
@@ -67,5 +93,6 @@ class Lanes:
 
 
 def _pixels(running: Running) -> int:
+    """Of all the rows of its next step."""
     _, height, width = running.latent.shape
     return len(running.stage.rows) * height * width
