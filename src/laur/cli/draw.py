@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from laur.cli.best import Contest, judge
 from laur.cli.console import interrupts_held, one_line
 from laur.core.errors import LaurError
 from laur.core.recipe import DEFAULT_CHECKPOINT
@@ -15,6 +16,7 @@ from laur.utils.imports import collector_paused
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from laur.cli.best import Winner
     from laur.cli.display import Display
     from laur.core.recipe import Recipe
     from laur.pipeline.engine import Engine
@@ -39,6 +41,10 @@ class Order:
     """Whether steps are shown while they are done."""
     keep_steps: bool = False
     """Whether pictures keep what was predicted at each of their steps."""
+    best_of: int = 1
+    """Seeds that are drawn for each picture; the best is kept."""
+    scorer: str | None = None
+    """Who says which that is; None takes the one that knows the model's kind of picture."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,11 +57,14 @@ class Saved:
     """Seconds of the steps that it took part in, alone or with others."""
     x0: tuple[Tensor, ...] = ()
     """The latent predicted at each step, (C, h, w), where the order asked to keep them."""
+    scores: dict[int, float] = field(default_factory=dict[int, float])
+    """Of the seeds among which this one was the best."""
 
     def to_json(self) -> dict[str, Any]:
         """For `--json`."""
         recipe = self.picture.recipe
-        return {"path": str(self.path), "seed": recipe.seed, "recipe_hash": recipe.hash}
+        values: dict[str, Any] = {"path": str(self.path), "seed": recipe.seed, "recipe_hash": recipe.hash}
+        return {**values, "scores": {str(k): round(v, 6) for k, v in self.scores.items()}} if self.scores else values
 
 
 @dataclass(slots=True)
@@ -118,13 +127,17 @@ class Drawing:
         self._sampling: dict[Ticket, float] = {}
         self._step_began = 0.0
         self._x0: dict[Ticket, list[Tensor]] = {}
+        self._contest: Contest | None = None
 
     def run(self) -> Engine:
         """Draw and save everything. Raises LaurError before anything is drawn, or if a file cannot be written."""
         order = self.order
         self.display.busy(f"loading {order.recipe.checkpoint or DEFAULT_CHECKPOINT}")
         engine = open_engine(order)
-        jobs = plan(engine, order.recipe, order.count)
+        if order.best_of > 1:
+            model = order.recipe.checkpoint or DEFAULT_CHECKPOINT
+            self._contest = Contest(judge(engine, model, order.recipe.prediction, order.scorer), order.best_of)
+        jobs = plan(engine, order.recipe, order.count * order.best_of)
         for text in dict.fromkeys(text for job in jobs for text in job.warnings):
             self.report.warnings.append(one_line(text))
             self.display.warn(text)
@@ -150,11 +163,13 @@ class Drawing:
             case Progress():
                 self._progress(event)
             case Done():
-                self._save(event.ticket, event.picture)
+                self._finish(event.ticket, event.picture)
             case Failed():
                 self.report.failures.append(event.error)
-                if self.order.count > 1:
+                if self.order.count * self.order.best_of > 1:
                     self.display.warn(f"picture {self._numbers[event.ticket] + 1} failed: {event.error}")
+                if self._contest is not None:
+                    self._keep(self._contest.drop(self._numbers[event.ticket]))
             case _:
                 pass
 
@@ -164,14 +179,26 @@ class Drawing:
             self._x0.setdefault(event.ticket, []).append(event.x0)
         self.display.step(self._numbers[event.ticket], event.preview())
 
-    def _save(self, ticket: Ticket, picture: Picture) -> None:
+    def _finish(self, ticket: Ticket, picture: Picture) -> None:
+        if self._contest is None:
+            self._save(ticket, picture)
+        else:
+            self._keep(self._contest.enter(self._numbers[ticket], ticket, picture))
+
+    def _keep(self, winner: Winner | None) -> None:
+        if winner is not None:
+            self.display.tell(winner.line)
+            self._save(winner.ticket, winner.picture, winner.scores)
+
+    def _save(self, ticket: Ticket, picture: Picture, scores: dict[int, float] | None = None) -> None:
         order = self.order
-        path = order.destination.save(picture, self._numbers[ticket], metadata=order.metadata)
+        path = order.destination.save(picture, self._numbers[ticket] // order.best_of, metadata=order.metadata)
         saved = Saved(
             path=path,
             picture=picture,
             sampling=self._sampling[ticket],
             x0=tuple(self._x0.pop(ticket, ())),
+            scores=scores or {},
         )
         self.report.saved.append(saved)
         self.display.saved(saved, time.perf_counter() - self._begun)

@@ -183,16 +183,14 @@ def _prompts(data: Path | None, file: Path | None) -> tuple[list[Prompt], str, T
 
 def _scorer(name: str | None, engine: Engine, model: str) -> Scorer | None:
     """By name; without one mini's own for mini, and none for the others."""
-    from laur.core.checkpoint import Family
-    from laur.pipeline.scoring import find_scorer
+    from laur.pipeline.scoring import default_scorer, find_scorer
 
     if name == NO_SCORER:
         return None
+    name = name or default_scorer(engine.library.checkpoint(model).family)
     if name is None:
-        if engine.library.checkpoint(model).family is not Family.MINI:
-            say("captions are not judged: name a scorer that knows such pictures, as in --scorer CLIP_FOLDER")
-            return None
-        name = "mini"
+        say("captions are not judged: name a scorer that knows such pictures, as in --scorer CLIP_FOLDER")
+        return None
     return find_scorer(name, engine.library.placement.device)
 
 

@@ -15,7 +15,7 @@ from laur.cli.draw import Drawing, Order, Report, Saved
 from laur.cli.options import Device, Dtype, parse_size, parse_timesteps
 from laur.cli.sheets import Sheets, make_sheets
 from laur.cli.wish import check_seeds, make_recipe, read_recipe
-from laur.core.errors import LaurError
+from laur.core.errors import LaurError, RecipeError
 from laur.render.output import Destination
 
 EXAMPLES = """[bold]Examples[/]
@@ -30,6 +30,8 @@ laur generate "a lighthouse" --model sd15.safetensors -a lcm-lora.safetensors -a
 
 laur generate "a lighthouse" -a none --sampler dpm++2m --steps 25 --guidance 4 --negative blurry
 
+laur generate "a red fox, noto" --best-of 8
+
 laur generate --recipe apple.png --seed 8 --attention --strip"""
 
 
@@ -38,6 +40,8 @@ def generate(
     context: typer.Context,
     prompt: o.Prompt = None,
     count: o.Count = 1,
+    best_of: o.BestOf = 1,
+    scorer: o.Scorer = None,
     seed: o.Seed = None,
     steps: o.Steps = None,
     size: o.Size = None,
@@ -96,7 +100,9 @@ def generate(
         "refiner_start": refiner_start,
     }
     wish = make_recipe(fields, adapter or [], read_recipe(recipe) if recipe is not None else None)
-    check_seeds(wish, count)
+    check_seeds(wish, count * best_of)
+    if scorer is not None and best_of == 1:
+        raise RecipeError("--scorer judges among several seeds; say how many with --best-of")
     destination = Destination.parse(out, format=format, count=count)
     destination.check()
     order = Order(
@@ -109,6 +115,8 @@ def generate(
         variant=variant,
         previews=preview,
         keep_steps=strip,
+        best_of=best_of,
+        scorer=scorer,
     )
     sheets = Sheets(grid=grid, strip=strip, attention=attention)
     begun = context.obj if isinstance(context.obj, float) else time.perf_counter()
@@ -136,7 +144,7 @@ def _draw(order: Order, sheets: Sheets, begun: float, *, as_json: bool, show: bo
         typer.echo(_json(report, begun))
     if show and order.count > 1:
         _inline(*report.saved)
-    _raise_failures(report, order.count)
+    _raise_failures(report, order.count * order.best_of)
 
 
 def _raise_failures(report: Report, count: int) -> None:

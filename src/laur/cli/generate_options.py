@@ -26,6 +26,18 @@ Count = Annotated[
     int,
     typer.Option("-n", "--count", parser=between(1, COUNT_LIMIT), metavar="N", help="Pictures; number i has seed + i."),
 ]
+BestOf = Annotated[
+    int,
+    typer.Option(
+        parser=between(1, 1000),
+        metavar="N",
+        help="Draw N seeds for each picture and keep the one that fits the prompt best.",
+    ),
+]
+Scorer = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Who judges --best-of: mini, the folder of a CLIP model, a registered name."),
+]
 Seed = Annotated[
     int | None,
     typer.Option("-s", "--seed", parser=whole, metavar="N", help="Same seed, same picture; drawn if left out."),

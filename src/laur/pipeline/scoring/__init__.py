@@ -17,6 +17,6 @@ A scorer of one's own:
 Then `--scorer mine`.
 """
 
-from laur.pipeline.scoring.base import Scorer, find_scorer, register
+from laur.pipeline.scoring.base import Scorer, default_scorer, find_scorer, register
 
-__all__ = ["Scorer", "find_scorer", "register"]
+__all__ = ["Scorer", "default_scorer", "find_scorer", "register"]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from laur.core.checkpoint import Family
 from laur.core.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -33,6 +34,11 @@ class Scorer(ABC):
     @abstractmethod
     def scores(self, pixels: NDArray[np.uint8], prompts: Sequence[str]) -> NDArray[np.float32]:
         """(n, m) of pictures (n, H, W, 3) with m prompts."""
+
+
+def default_scorer(family: Family) -> str | None:
+    """The name of the one that knows what such checkpoints draw; None where none that ships does."""
+    return DEFAULT if family is Family.MINI else None
 
 
 def register(name: str) -> Callable[[M], M]:
