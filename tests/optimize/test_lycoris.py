@@ -100,7 +100,7 @@ def test_lokr_is_a_kronecker_product(form, tmp_path):
     if w2.ndim == 4:
         w1 = w1[:, :, None, None]
     # two whole factors have no rank to divide alpha by (LyCORIS: alpha = lora_dim)
-    expected = torch.kron(w1, w2).reshape(layer.weight) * (1.0 if form.startswith("whole") else 3.0 / R)
+    expected = torch.kron(w1.contiguous(), w2.contiguous()).reshape(layer.weight) * (1.0 if form.startswith("whole") else 3.0 / R)
     found = read(tmp_path, {**state, "alpha": torch.tensor(3.0)}, layer)
     assert isinstance(found["unet.x"], Kronecker)
     base, merged = changed(found, layer)

@@ -106,7 +106,7 @@ def _ia3(name: str, factors: Factors, layer: LayerShape) -> dict[str, Delta]:
         change = Scale(stored.flatten(), axis=int(by_input))
     else:
         stored = factors["ia3_weight"]
-        change = Scale(1 + stored.flatten().float(), axis=int(bool(factors["on_input"].flatten()[0])))
+        change = Scale((1 + stored.flatten().double()).float(), axis=int(bool(factors["on_input"].flatten()[0])))
     if not change.fits(layer):
         raise MismatchError(shape_message(name, change.made_for, layer))
     scales_bias = "ia3_l" in factors and change.axis == 0 and layer.bias

@@ -175,7 +175,7 @@ class Kronecker(Delta):
 
     def add_to(self, total: Tensor, base: Tensor, weight: float = 1.0) -> None:
         """total += weight · scale · left ⊗ right."""
-        left, right = (t.to(total.device, torch.float32) for t in (self.left, self.right))
+        left, right = (t.to(total.device, torch.float32).contiguous() for t in (self.left, self.right))
         left = left.view(*left.shape, *(1 for _ in right.shape[2:]))
         total.add_(torch.kron(left, right).view(total.shape), alpha=weight * self.scale)
 
