@@ -126,7 +126,8 @@ class Museum:
 
 def captions_of(one: Object) -> tuple[str, ...]:
     """Title, artist, medium, period and tags, from the shortest to all of it; empty where nothing is said."""
-    title, kind = one.title, one.kind.lower()
+    title = one.title
+    kind = "" if one.kind.lower() == title.lower() else one.kind.lower()
     by = f" by {one.artist}" if one.artist else ""
     what = ", ".join(part for part in (kind, one.medium.lower()) if part)
     when = ", ".join(dict.fromkeys(part for part in (one.period, one.date) if part))
@@ -135,7 +136,7 @@ def captions_of(one: Object) -> tuple[str, ...]:
     found = (
         title,
         f"{title}{by}" if title else "",
-        f"{kind or 'artwork'} of {subject}" if subject else "",
+        f"{kind or 'artwork'} of {subject}" if tags or (kind and subject) else "",
         ", ".join(part for part in (f"{title}{by}" if title else "", what, when, tags) if part),
     )
     return tuple(dict.fromkeys(caption for caption in found if caption))

@@ -13,7 +13,7 @@ from typing import Any
 
 from laur.core.errors import DataError, OutputError
 from laur.train.data.sources.web import Refused, Web
-from laur.utils.files import atomic_write
+from laur.utils.files import atomic_write, locked
 
 MET = "https://collectionapi.metmuseum.org/public/collection/v1"
 FILTERS = {
@@ -81,24 +81,27 @@ class Objects:
         looked at. Errors: DataError, OutputError, UnavailableError."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            found: list[Object] = []
-            numbers = self._numbers()
-            known = self._known()
-            with (self._folder / "objects.jsonl").open("a", encoding="utf-8") as file:
-                for looked, number in enumerate(numbers, 1):
-                    if number not in known:
-                        known[number] = self._ask(number)
-                        file.write(json.dumps({"number": number, "says": known[number]}, ensure_ascii=False) + "\n")
-                        file.flush()
-                    self._sort(known[number], found)
-                    report(len(found), looked)
-                    if len(found) == limit:
-                        break
-            return found
+            with locked(self._folder / ".lock"):
+                return self._take(limit, report)
         except OSError as error:
             raise OutputError(
                 f"cannot write {self._folder}: {error.strerror or error}; set LAUR_CACHE elsewhere"
             ) from None
+
+    def _take(self, limit: int, report: Callable[[int, int], None]) -> list[Object]:
+        found: list[Object] = []
+        numbers, known = self._numbers(), self._known()
+        with (self._folder / "objects.jsonl").open("a", encoding="utf-8") as file:
+            for looked, number in enumerate(numbers, 1):
+                if number not in known:
+                    known[number] = self._ask(number)
+                    file.write(json.dumps({"number": number, "says": known[number]}, ensure_ascii=False) + "\n")
+                    file.flush()
+                self._sort(known[number], found)
+                report(len(found), looked)
+                if len(found) == limit:
+                    break
+        return found
 
     def _sort(self, says: str | dict[str, Any], found: list[Object]) -> None:
         if isinstance(says, str):
