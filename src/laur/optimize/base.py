@@ -27,6 +27,10 @@ class Recommendation:
     guidance: float | None = None
     """The classifier-free scale; 1 is no guidance."""
     timesteps: tuple[int, ...] | None = None
+    eta: float | None = None
+    """DDIM's eta, or TCD's gamma."""
+    trailing: bool = False
+    """Whether its steps, however many, end each equal part of the schedule: 999, 749, 499, 249 for 4 of 1000."""
     weight: float = 1.0
     trigger_words: tuple[str, ...] = ()
     accelerates: bool = False

@@ -1,4 +1,4 @@
-"""LCM-LoRA: an adapter that makes any Stable Diffusion model a consistency model (arXiv 2311.05556)."""
+"""What an adapter's file recommends: LCM-LoRA (arXiv 2311.05556), other accelerators, trigger words."""
 
 from __future__ import annotations
 
@@ -9,28 +9,27 @@ from pathlib import Path
 from typing import Any, cast
 
 from laur.core.errors import AdapterError
+from laur.optimize.accelerators import LCM_LORA, recognise
 from laur.optimize.base import Recommendation
 
-LCM_LORA = Recommendation(sampler="lcm", steps=4, guidance=1.0, accelerates=True)
-"""As its authors use it: 4 steps, no guidance on top of what is distilled in (section 3)."""
+__all__ = ["LCM_LORA", "RECOMMENDS", "from_json", "recommendation"]
 
 RECOMMENDS = "laur.recommends"
 """Metadata key under which a LoRA file carries its Recommendation as JSON."""
 _TITLES = ("modelspec.title", "modelspec.tags", "ss_output_name", "ss_training_comment")
-_LCM = re.compile(r"(?<![a-z])(lcm|latent.?consistency)(?![a-z])", re.IGNORECASE)
 _GENERIC = re.compile(r"(pytorch_lora_weights|adapter_model)\b.*")
 """File names that say nothing; then the folder's name is asked."""
 
 
 def recommendation(name: str, path: Path, metadata: Mapping[str, str]) -> Recommendation:
-    """What a LoRA file recommends: its own metadata first, else LCM-LoRA's if its names say that it is one."""
+    """What a LoRA file recommends: its own metadata first, else an accelerator's if its names say that it is one."""
     if RECOMMENDS in metadata:
         return from_json(metadata[RECOMMENDS], path.name)
     words = tuple(word.strip() for word in metadata.get("modelspec.trigger_phrase", "").split(",") if word.strip())
     titles = [name, path.parent.name if _GENERIC.fullmatch(path.name) else path.stem]
     titles += [metadata[key] for key in _TITLES if key in metadata]
-    if any(_LCM.search(title) for title in titles):
-        return LCM_LORA
+    if found := recognise(titles):
+        return found[1]
     return Recommendation(trigger_words=words)
 
 
@@ -60,6 +59,8 @@ _CASTS: dict[str, Any] = {
     "steps": int,
     "guidance": float,
     "timesteps": _whole_numbers,
+    "eta": float,
+    "trailing": bool,
     "weight": float,
     "trigger_words": _words,
     "accelerates": bool,

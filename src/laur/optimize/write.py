@@ -225,7 +225,7 @@ def _stored(key: str, tensor: Tensor, precision: str | None) -> Tensor:
 
 
 def _with_sorted_metadata(data: bytes) -> bytes:
-    """The same file with its metadata in order: the library writes them in a random one, and a file's hash is its name."""
+    """The same file with its metadata in order; the library's own order is random, and a file is known by its hash."""
     length = int.from_bytes(data[:8], "little")
     header: dict[str, Any] = json.loads(data[8 : 8 + length])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
