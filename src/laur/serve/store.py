@@ -1,0 +1,120 @@
+"""Where results lie: a folder, S3, or any other place that fsspec knows. Queues hold only references to them.
+
+A file is named by its content's key, so that writing it again changes nothing, and no name comes from a user.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from laur.core.errors import MissingDependencyError, NotFoundError, OutputError
+
+_KEY = re.compile(r"[0-9a-f]{64}\.[a-z0-9]{1,8}")
+
+
+class Store:
+    """Files by key. Its methods block: call them from threads."""
+
+    def __init__(self, url: str | Path, *, keep: float = 2 * 24 * 3600.0) -> None:
+        """`url` is a folder, s3://BUCKET/PREFIX, memory:// or another of fsspec's; what it needs is in its environment.
+
+        `keep` is how many seconds a file stays, see `sweep`. Raises MissingDependencyError, OutputError.
+        """
+        try:
+            import fsspec
+        except ImportError:
+            raise MissingDependencyError(
+                "a store of results needs fsspec; install it with: pip install 'lcm-laur[serve]'"
+            ) from None
+        self.url, self.keep = str(url), keep
+        try:
+            self._fs, root = fsspec.url_to_fs(self.url, use_listings_cache=False)
+        except ImportError as error:
+            raise MissingDependencyError(f"a store at {self.url[:200]}: {error}") from None
+        except ValueError as error:
+            raise OutputError(f"a store at {self.url[:200]}: {error}") from None
+        self._root = root.rstrip("/")
+        protocol: Any = self._fs.protocol
+        self._local = "file" in ((protocol,) if isinstance(protocol, str) else protocol)
+
+    def put(self, key: str, content: bytes) -> bytes:
+        """Keep `content` under `key` unless there is something; returns what is there then. Raises OutputError."""
+        path = self._path(key)
+        try:
+            return self.get(key)
+        except NotFoundError:
+            pass
+        try:
+            if self._local:
+                from laur.utils.files import atomic_write
+
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+                atomic_write(path, content)
+            else:
+                self._fs.pipe_file(path, content)
+        except Exception as error:  # each file system raises its own
+            why = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
+            raise OutputError(f"the store of results cannot be written: {why}") from None
+        return content
+
+    def get(self, key: str) -> bytes:
+        """The file of that key. Raises NotFoundError, OutputError."""
+        path = self._path(key)
+        try:
+            content: bytes = self._fs.cat_file(path)
+        except FileNotFoundError:
+            raise NotFoundError(f"no result {key[:80]!r}; it never was, or has expired") from None
+        except Exception as error:
+            why = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
+            raise OutputError(f"the store of results cannot be read: {why}") from None
+        return content
+
+    def has(self, key: str) -> bool:
+        """Whether the file is there. An unreachable store has nothing."""
+        try:
+            return bool(self._fs.exists(self._path(key)))
+        except (OSError, NotFoundError):
+            return False
+
+    def age(self, key: str) -> float:
+        """Seconds since the file was written. Raises NotFoundError."""
+        try:
+            return time.time() - _written(self._fs.info(self._path(key)))
+        except FileNotFoundError:
+            raise NotFoundError(f"no result {key[:80]!r}; it never was, or has expired") from None
+
+    def sweep(self) -> int:
+        """Remove what is older than `keep` seconds; returns how many. On S3 a rule of the bucket's lifecycle does it
+        as well, without listing everything."""
+        try:
+            found: dict[str, dict[str, Any]] = self._fs.find(self._root, detail=True)
+        except FileNotFoundError:
+            return 0
+        removed = 0
+        for path, info in found.items():
+            if _KEY.fullmatch(path.rpartition("/")[2]) and time.time() - _written(info) > self.keep:
+                try:
+                    self._fs.rm_file(path)
+                    removed += 1
+                except FileNotFoundError:  # another process was quicker
+                    continue
+        return removed
+
+    def _path(self, key: str) -> str:
+        if not _KEY.fullmatch(key):
+            raise NotFoundError(f"no result {key[:80]!r}; a key is 64 hexadecimal digits, a dot and a format")
+        return f"{self._root}/{key[:2]}/{key}"
+
+
+def _written(info: dict[str, Any]) -> float:
+    for name in ("mtime", "LastModified", "last_modified", "created", "updated"):
+        value = info.get(name)
+        if isinstance(value, datetime):
+            return value.timestamp()
+        if isinstance(value, int | float):
+            return float(value)
+    return time.time()  # a file system that does not tell: nothing expires

@@ -1,0 +1,60 @@
+"""What recipes of strangers may name: things that have a name, never a path, and nothing that would be fetched."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+
+from laur.core.errors import NotFoundError
+from laur.core.recipe import DEFAULT_CHECKPOINT, Recipe
+
+_LOOK_AGAIN = 5.0
+"""Seconds for which the user's folders are believed not to have changed."""
+
+
+class Names:
+    """Checkpoints and adapters by name, as they are on this machine."""
+
+    def __init__(self, own: str = DEFAULT_CHECKPOINT, serves: Collection[str] | None = None) -> None:
+        """`own` draws recipes without a checkpoint; `serves` is what else they may name (None: anything known)."""
+        self.own = own
+        self._serves = None if serves is None else tuple(serves)
+        self._at = -_LOOK_AGAIN
+        self._models: tuple[str, ...] = ()
+        self._adapters: tuple[str, ...] = ()
+
+    def models(self) -> tuple[str, ...]:
+        """Checkpoints, the own one first."""
+        self._look()
+        return self._models
+
+    def adapters(self) -> tuple[str, ...]:
+        """Adapters and styles."""
+        self._look()
+        return self._adapters
+
+    def check(self, recipe: Recipe) -> None:
+        """Raise NotFoundError where the recipe names what has no name here, without saying whether a file is there."""
+        for what, name in (("model", recipe.checkpoint), ("refiner", recipe.refiner)):
+            if name is not None and name not in self.models():
+                raise NotFoundError(f"no {what} is called {name[:80]!r} here; there are {_list(self.models())}")
+        names = [ref.name for ref in recipe.adapters or ()] + ([recipe.style] if recipe.style else [])
+        for name in names:
+            if name not in self.adapters():
+                raise NotFoundError(f"no adapter is called {name[:80]!r} here; there are {_list(self.adapters())}")
+
+    def _look(self) -> None:
+        if time.monotonic() - self._at < _LOOK_AGAIN:
+            return
+        from laur.optimize import catalogue
+        from laur.pipeline.loading import names
+
+        others = [entry.name for entry in names.known()] if self._serves is None else list(self._serves)
+        self._models = tuple(dict.fromkeys([self.own, *others]))
+        self._adapters = tuple(entry.name for entry in catalogue.known())
+        self._at = time.monotonic()
+
+
+def _list(names: tuple[str, ...]) -> str:
+    shown = ", ".join(names[:20])
+    return f"{shown} and {len(names) - 20} more" if len(names) > 20 else shown or "none"

@@ -1,0 +1,219 @@
+"""The thread that owns an Engine: it plans, steps and cancels, and tells the event loop what happened.
+
+A fault that is none of a recipe's own ends the batch that met it. Its jobs are then drawn one after another, so that
+only the one which cannot be drawn fails.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from laur.core.errors import LaurError
+from laur.core.recipe import Recipe
+from laur.pipeline.events import Cancelled, Done, Event, Failed, Progress, Ticket
+from laur.serve.job import Failure
+from laur.serve.worker.keys import file_key
+from laur.serve.worker.messages import Broke, Drawn, Planned, Stepped, Told
+
+if TYPE_CHECKING:
+    from laur.pipeline.engine import Engine
+    from laur.pipeline.resolve import Resolved
+
+LOG = logging.getLogger(__name__)
+Deliver = Callable[[list[Told]], None]
+
+
+@dataclass(slots=True)
+class _Entry:
+    """A job in this thread."""
+
+    recipe: Recipe
+    previews: bool
+    resolved: Resolved | None = None
+    go: bool = False
+    ticket: Ticket | None = None
+    suspect: bool = False
+    """Was in a batch that broke: drawn alone from now on."""
+
+
+@dataclass(slots=True)
+class Pulse:
+    """What can be seen of the thread from outside; written by it alone."""
+
+    beat: float = 0.0
+    """`time.monotonic()` of the last sign of life."""
+    working: bool = False
+    calls: int = 0
+    """Steps of the Engine that moved a batch."""
+    rows: int = 0
+    """Pictures that those moved."""
+    seconds: float = 0.0
+    """They took."""
+
+
+class EngineThread:
+    """Owns an Engine. Its methods may be called from any thread; what they lead to arrives at `deliver`."""
+
+    def __init__(self, make: Callable[[], Engine], deliver: Deliver) -> None:
+        """`make` opens the Engine, in the thread; `deliver` is called there with what happened, in order."""
+        self._make, self._deliver = make, deliver
+        self._entries: dict[str, _Entry] = {}
+        self._commands: deque[Callable[[Engine], list[Told]]] = deque()
+        self._bell = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="laur-engine", daemon=True)
+        self.loaded = threading.Event()
+        self.fault: LaurError | None = None
+        """Why the Engine could not be opened."""
+        self.pulse = Pulse(beat=time.monotonic())
+
+    def start(self) -> None:
+        """Begin; `loaded` is set once the Engine is open, or `fault` says why not."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the step that runs now. Does not wait."""
+        self._stopping = True
+        self._bell.set()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for the end."""
+        self._thread.join(timeout)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def plan(self, id: str, recipe: Recipe, *, previews: bool = False) -> None:
+        """Resolve a recipe. `Planned` or `Broke` follows."""
+        self._ask(lambda engine: self._plan(engine, id, _Entry(recipe, previews)))
+
+    def go(self, id: str) -> None:
+        """Draw what was planned. `Stepped` and in the end `Drawn` or `Broke` follow."""
+        self._ask(lambda engine: self._admit(engine, id))
+
+    def cancel(self, id: str) -> None:
+        """Forget a job, between steps; nothing more is told of it."""
+        self._ask(lambda engine: self._forget(engine, id))
+
+    # ------------------------------------------------------------ in the thread
+
+    def _ask(self, command: Callable[[Engine], list[Told]]) -> None:
+        self._commands.append(command)
+        self._bell.set()
+
+    def _run(self) -> None:
+        try:
+            engine = self._make()
+        except LaurError as error:
+            self.fault = error
+            self.loaded.set()
+            return
+        self.loaded.set()
+        while not self._stopping:
+            self._beat(working=True)
+            told: list[Told] = []
+            while self._commands:
+                told += self._commands.popleft()(engine)
+            if engine.busy:
+                told += self._step(engine)
+            if told:
+                self._deliver(told)
+            if not engine.busy and not self._commands:
+                self._beat(working=False)
+                self._bell.wait(1.0)
+            self._bell.clear()
+
+    def _beat(self, *, working: bool) -> None:
+        self.pulse.beat, self.pulse.working = time.monotonic(), working
+
+    def _plan(self, engine: Engine, id: str, entry: _Entry) -> list[Told]:
+        try:
+            entry.resolved = resolved = engine.resolve(entry.recipe)
+            key = file_key(engine.library.provenance(resolved.plan, resolved.recipe), resolved.recipe)
+        except Exception as error:  # a plan that cannot be made must not end the others
+            return [Broke(id=id, failure=self._failure(error))]
+        self._entries[id] = entry
+        return [Planned(id=id, key=key, recipe=resolved.recipe, warnings=resolved.warnings)]
+
+    def _admit(self, engine: Engine, id: str) -> list[Told]:
+        if id in self._entries:
+            self._entries[id].go = True
+        self._submit(engine)
+        return []
+
+    def _submit(self, engine: Engine) -> None:
+        """Hand to the Engine what may go: everything, or one suspect alone."""
+        waiting = [entry for entry in self._entries.values() if entry.go and entry.ticket is None]
+        drawing = [entry for entry in self._entries.values() if entry.ticket is not None]
+        suspects = [entry for entry in waiting if entry.suspect]
+        if suspects or any(entry.suspect for entry in drawing):
+            waiting = suspects[:1] if not drawing else []
+        for entry in waiting:
+            assert entry.resolved is not None
+            entry.ticket = engine.submit(entry.resolved.plan, entry.resolved.recipe)
+
+    def _forget(self, engine: Engine, id: str) -> list[Told]:
+        entry = self._entries.pop(id, None)
+        if entry is not None and entry.ticket is not None:
+            engine.cancel(entry.ticket)
+        self._submit(engine)
+        return []
+
+    def _step(self, engine: Engine) -> list[Told]:
+        engine.previews = any(entry.previews and entry.ticket for entry in self._entries.values())
+        began = time.monotonic()
+        try:
+            events = engine.step()
+        except Exception as error:  # whatever it was: the worker goes on
+            LOG.exception("the engine met an unexpected fault")
+            return self._suspect(engine, error)
+        told = [item for event in events for item in self._tell(event)]
+        rows = sum(isinstance(item, Stepped) for item in told)
+        if rows:
+            self.pulse.calls, self.pulse.rows = self.pulse.calls + 1, self.pulse.rows + rows
+            self.pulse.seconds += time.monotonic() - began
+        self._submit(engine)
+        return told
+
+    def _tell(self, event: Event) -> list[Told]:
+        job = next((name for name, entry in self._entries.items() if entry.ticket is event.ticket), None)
+        if job is None:  # cancelled meanwhile
+            return []
+        if isinstance(event, Progress):
+            return [Stepped(id=job, progress=event)]
+        if isinstance(event, Done | Failed | Cancelled):
+            del self._entries[job]
+        if isinstance(event, Done):
+            return [Drawn(id=job, picture=event.picture)]
+        if isinstance(event, Failed):
+            return [Broke(id=job, failure=self._failure(event.error))]
+        return []
+
+    def _suspect(self, engine: Engine, error: Exception) -> list[Told]:
+        """After an unexpected fault: the one that met it alone has failed, several are drawn anew one by one."""
+        batch = {name: entry for name, entry in self._entries.items() if entry.ticket is not None}
+        for entry in batch.values():
+            assert entry.ticket is not None
+            engine.cancel(entry.ticket)
+            entry.ticket, entry.suspect = None, True
+        told: list[Told] = []
+        if len(batch) == 1:
+            [job] = batch
+            del self._entries[job]
+            told = [Broke(id=job, failure=self._failure(error))]
+        self._submit(engine)
+        return told
+
+    @staticmethod
+    def _failure(error: Exception) -> Failure:
+        if not isinstance(error, LaurError):
+            LOG.error("a job met an unexpected fault", exc_info=error)
+        return Failure.of(error)

@@ -1,0 +1,130 @@
+"""An Engine that draws nothing: every step takes as long as it is told, every picture has its recipe's colour.
+
+Prompts with a meaning: `crash` raises in a step, `refuse` fails in it, `unplannable` cannot be resolved, `die` kills
+the process.
+"""
+
+import os
+import signal
+import threading
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from laur.core.errors import NumericalError, RecipeError
+from laur.core.recipe import Recipe
+from laur.pipeline.events import Admitted, Cancelled, Done, Event, Failed, Progress, Ticket
+from laur.render.embedded import Provenance
+from laur.render.picture import Picture
+
+
+class FakeEngine:
+    """What `laur.serve.worker` uses of an Engine."""
+
+    def __init__(self, *, seconds: float = 0.0, cap: int = 8) -> None:
+        self.seconds, self.cap = seconds, cap
+        self.library: Any = SimpleNamespace(provenance=self._provenance)
+        self.previews = False
+        self.checkpoint = "mini"
+        self.begun: list[str] = []
+        """Prompts in the order in which they were admitted."""
+        self.batches: list[list[str]] = []
+        """Prompts of each step."""
+        self.gate = threading.Event()
+        """Steps wait for it."""
+        self.gate.set()
+        self._queue: list[Ticket] = []
+        self._active: dict[Ticket, int] = {}
+        self._ended: list[Event] = []
+        self._numbers = 0
+
+    def resolve(self, recipe: Recipe) -> Any:
+        if recipe.prompt == "unplannable":
+            raise RecipeError("steps is 0; it must be from 1 to 1000")
+        seed = int.from_bytes(os.urandom(4), "big") if recipe.seed is None else recipe.seed
+        filled = recipe.replace(
+            seed=seed, steps=recipe.steps or 4, width=recipe.width or 64, height=recipe.height or 64, adapters=()
+        )
+        return SimpleNamespace(plan=SimpleNamespace(key=filled.hash, steps=filled.steps), recipe=filled, warnings=())
+
+    def submit(self, plan: Any, recipe: Recipe) -> Ticket:
+        self._numbers += 1
+        ticket = Ticket(self._numbers, plan, recipe)
+        self._queue.append(ticket)
+        return ticket
+
+    def cancel(self, ticket: Ticket) -> bool:
+        if ticket in self._queue:
+            self._queue.remove(ticket)
+        elif self._active.pop(ticket, None) is None:
+            return False
+        self._ended.append(Cancelled(ticket))
+        return True
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._queue or self._active or self._ended)
+
+    def step(self) -> list[Event]:
+        events, self._ended = self._ended, []
+        for ticket in self._queue:
+            self._active[ticket] = 0
+            self.begun.append(ticket.recipe.prompt)
+            events.append(Admitted(ticket))
+        self._queue = []
+        batch = list(self._active)[: self.cap]
+        if not batch:
+            return events
+        self.batches.append([ticket.recipe.prompt for ticket in batch])
+        self.gate.wait()
+        time.sleep(self.seconds)
+        prompts = [ticket.recipe.prompt for ticket in batch]
+        if "die" in prompts:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if "crash" in prompts:
+            raise RuntimeError("the network is gone, see /secret/path")
+        for ticket in batch:
+            events += self._one(ticket)
+        return events
+
+    def _one(self, ticket: Ticket) -> list[Event]:
+        if ticket.recipe.prompt == "refuse":
+            del self._active[ticket]
+            return [Failed(ticket, NumericalError("step 1 gave NaN"))]
+        self._active[ticket] += 1
+        done, steps = self._active[ticket], ticket.recipe.steps or 4
+        rgb: Any = (lambda x0: _Pixels(_colour(ticket.recipe, 8))) if self.previews else None
+        events: list[Event] = [Progress(ticket, done, steps, np.zeros((4, 8, 8)), rgb)]  # pyright: ignore
+        if done == steps:
+            del self._active[ticket]
+            pixels = _colour(ticket.recipe, 0)
+            events.append(Done(ticket, Picture(pixels, ticket.recipe, self._provenance(ticket.plan, ticket.recipe))))
+        return events
+
+    def _provenance(self, plan: Any, recipe: Recipe) -> Provenance:
+        return Provenance(
+            laur="0",
+            torch="0",
+            device="cpu",
+            dtype="float32",
+            backend="fake",
+            checkpoint="mini",
+            checkpoint_sha256="0" * 64,
+            plan_key=plan.key,
+        )
+
+
+class _Pixels:
+    def __init__(self, pixels: np.ndarray) -> None:
+        self._pixels = pixels
+
+    def numpy(self) -> np.ndarray:
+        return self._pixels
+
+
+def _colour(recipe: Recipe, side: int) -> np.ndarray:
+    shape = (side or recipe.height or 64, side or recipe.width or 64, 3)
+    colour = [recipe.seed or 0, len(recipe.prompt), recipe.steps or 0]
+    return np.broadcast_to(np.array(colour, dtype=np.int64) % 256, shape).astype(np.uint8)
