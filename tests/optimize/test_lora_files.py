@@ -71,6 +71,18 @@ def test_files_that_are_none(what, tmp_path, layers):
     refused(path, layers, BYTES[what][1])
 
 
+@pytest.mark.parametrize("length", [0x0280, 0x0380, 0x0480, 0x0580, 0x4B50])
+def test_a_header_whose_length_looks_like_a_pickle_is_read(length, tmp_path, layers, state):
+    """80 02 is how a pickle of protocol 2 begins, and a header of 640 bytes."""
+    path = write(tmp_path / "a.safetensors", {key: state[key] for key in list(state)[:3]})
+    data = path.read_bytes()
+    own = int.from_bytes(data[:8], "little")
+    header = data[8 : 8 + own].rstrip()
+    assert len(header) <= length
+    path.write_bytes(length.to_bytes(8, "little") + header.ljust(length) + data[8 + own :])
+    assert len(LoraFile(path).deltas(layers)) == 1
+
+
 @pytest.mark.parametrize("suffix", [".ckpt", ".pt", ".bin"])
 def test_pickles_are_refused_by_name_without_being_opened(suffix, tmp_path, layers):
     refused(tmp_path / f"style{suffix}", layers, "is a pickle file, which can run code when it is read; convert it")

@@ -157,8 +157,8 @@ def build(
 
     deltas: dict[str, Delta] = {}
     for name, part in placed.items():
-        factors = {role: _usable(source, tensors[key]) for role, key in part.files.items() if role != "alpha"}
-        if bad := [role for role, factor in factors.items() if not _finite(factor)]:
+        factors = {role: usable(tensors[key]) for role, key in part.files.items() if role != "alpha"}
+        if bad := [role for role, factor in factors.items() if not is_finite(factor)]:
             raise AdapterError(f"{source} is damaged: {part.files[bad[0]]} holds values that are not finite numbers")
         scale = _scale(part, tensors, settings)
         if not math.isfinite(scale):
@@ -205,12 +205,12 @@ def _refusal(source: str, name: str, header: Header) -> str:
     return f"{source} holds {kind} ({count} keys), which are not supported; give a plain LoRA or LoCon file"
 
 
-def _usable(source: str, tensor: Tensor) -> Tensor:
+def usable(tensor: Tensor) -> Tensor:
     """8-bit floats become fp16, which holds all of their values exactly and can be computed with."""
     return tensor.half() if tensor.element_size() == 1 else tensor
 
 
-def _finite(tensor: Tensor) -> bool:
+def is_finite(tensor: Tensor) -> bool:
     """Whether all values are finite numbers. By numpy: many small parallel checks crawl on a busy machine."""
     import numpy as np
     import torch

@@ -97,9 +97,14 @@ class LoraFile(BaseAdapter):
         return self._header.metadata
 
     @property
+    def text_width(self) -> int | None:
+        """Width of the text states that the UNet it was made for reads; None where no layer tells."""
+        return made_for_width((part.key, part.form) for part in self._parts)
+
+    @property
     def info(self) -> LoraInfo:
         """For `laur inspect`."""
-        width = made_for_width((part.key, part.form) for part in self._parts)
+        width = self.text_width
         weights = [key for part in self._parts for role, key in part.files.items() if role not in SMALL]
         return LoraInfo(
             path=self.path,

@@ -1,0 +1,194 @@
+"""What `laur adapters inspect`, `convert`, `merge` and `extract` do, as plain values."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from laur.core.errors import AdapterError, OutputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from laur.optimize.deltas import Delta
+    from laur.optimize.lora_file import LoraFile
+
+SUFFIX = ".safetensors"
+
+
+def coverage(name: str, model: str | None) -> dict[str, Any]:
+    """Of one file: what it is, how many keys go where in the model it was made for, and what is left and why."""
+    from laur.optimize.textual import TextualInversion, is_textual
+    from laur.pipeline.architectures import layers_for
+
+    path = _file(name)
+    if is_textual(path):
+        inversion = TextualInversion(path)
+        return {"path": str(path), "kind": "textual inversion", "token": inversion.token, "vectors": inversion.sizes}
+    adapter = _lora(name)
+    info = adapter.info
+    found, layers = layers_for(adapter, model)
+    placed = adapter.coverage(layers)
+    total = len(placed.keys) + len(placed.left)
+    return {
+        "path": str(info.path),
+        "layout": info.layout,
+        "model": found,
+        "keys": total,
+        "keys_placed": len(placed.keys),
+        "layers": len(placed.placed),
+        "where": dict(placed.components),
+        "kinds": dict(placed.kinds),
+        "blocks": _blocks(placed.placed),
+        "ranks": list(info.ranks),
+        "dtypes": list(info.dtypes),
+        "left": dict(Counter(placed.left.values())),
+        "left_keys": dict(placed.left),
+        "recommends": _said(adapter),
+    }
+
+
+def convert(name: str, out: Path, *, format: str, model: str | None, precision: str | None) -> dict[str, Any]:
+    """Write an adapter in another layout. The metadata and the recommendation go along."""
+    from laur.optimize.write import save
+
+    adapter = _lora(name)
+    deltas, layers = _deltas(adapter, model)
+    _write(
+        save,
+        out,
+        deltas,
+        format=format,
+        model_layers=layers,
+        metadata=adapter.metadata,
+        recommends=adapter.recommends,
+        precision=precision,
+    )
+    return {"path": str(out), "layers": len(deltas), "format": format}
+
+
+def merge(
+    names: Sequence[tuple[str, float]],
+    out: Path,
+    *,
+    format: str,
+    model: str | None,
+    rank: int | None,
+    precision: str | None,
+) -> dict[str, Any]:
+    """Write the weighted sum of adapters, of one rank where one is given, with the error that it costs."""
+    from laur.optimize.algebra import ranks, rerank, total
+    from laur.optimize.write import save
+
+    terms: list[tuple[Mapping[str, Delta], float]] = []
+    layers: list[str] = []
+    for name, weight in names:
+        deltas, layers = _deltas(_lora(name), model)
+        terms.append((deltas, weight))
+    summed = total(terms)
+    if not summed:
+        raise AdapterError("all weights are 0; there is nothing to write")
+    error = 0.0
+    if rank is not None:
+        summed, loss = rerank(summed, rank=rank)
+        error = loss.error
+    said = {"modelspec.title": out.stem, "laur.merged": ", ".join(f"{Path(n).stem}:{w:g}" for n, w in names)}
+    _write(save, out, summed, format=format, model_layers=layers, metadata=said, precision=precision)
+    return {"path": str(out), "layers": len(summed), "ranks": ranks(summed), "relative_error": error}
+
+
+def extract(
+    tuned: str,
+    base: str,
+    out: Path,
+    *,
+    format: str,
+    rank: int | None,
+    error: float | None,
+    text: bool,
+    precision: str | None,
+) -> dict[str, Any]:
+    """Write what a tuned checkpoint differs by from its base as a LoRA, with the error that it costs."""
+    from laur.optimize.algebra import extract as difference
+    from laur.optimize.algebra import ranks
+    from laur.optimize.write import save
+
+    ours, theirs = _weights(tuned, text), _weights(base, text)
+    deltas, loss = difference(ours, theirs, rank=rank, error=error)
+    if not deltas:
+        raise AdapterError(f"{tuned} and {base} have the same weights; there is nothing to extract")
+    said = {"modelspec.title": out.stem, "laur.extracted": f"{Path(tuned).stem} - {Path(base).stem}"}
+    layers = [name.removesuffix(".weight") for name in theirs]
+    _write(save, out, deltas, format=format, model_layers=layers, metadata=said, precision=precision)
+    return {"path": str(out), "layers": len(deltas), "ranks": ranks(deltas), "relative_error": loss.error}
+
+
+def _file(name: str) -> Path:
+    from laur.optimize.catalogue import file_of
+
+    return file_of(name)
+
+
+def _lora(name: str) -> LoraFile:
+    from laur.optimize.catalogue import find
+    from laur.optimize.lora_file import LoraFile
+
+    adapter = find(name)
+    if not isinstance(adapter, LoraFile):
+        raise AdapterError(f"adapter {name!r} is code, not a file; there are no weights in it to work with")
+    return adapter
+
+
+def _deltas(adapter: LoraFile, model: str | None) -> tuple[Mapping[str, Delta], list[str]]:
+    from laur.pipeline.architectures import layers_for
+
+    _, layers = layers_for(adapter, model)
+    return adapter.deltas(layers), list(layers)
+
+
+def _weights(name: str, text: bool) -> dict[str, Tensor]:
+    """Of the layers that an adapter may change, by canonical parameter name."""
+    from laur.pipeline.loading.load import load
+
+    loaded = load(name)
+    modules: dict[str, Any] = {
+        "unet": loaded.unet(),
+        **({p.name: p.model for p in loaded.text_parts()} if text else {}),
+    }
+    return {
+        f"{prefix}.{layer}.weight": module.get_submodule(layer).weight.detach()
+        for prefix, module in modules.items()
+        for layer in _layers(module)
+    }
+
+
+def _layers(module: Any) -> list[str]:
+    from laur.optimize.merge import layer_shapes
+
+    return [name.partition(".")[2] for name in layer_shapes(module, "x")]
+
+
+def _write(save: Any, out: Path, deltas: Mapping[str, Delta], **options: Any) -> None:
+    if out.suffix != SUFFIX:
+        raise OutputError(f"{out} should end in {SUFFIX}, as adapter files do")
+    if not out.parent.is_dir():
+        raise OutputError(f"there is no folder {out.parent}; make it first")
+    save(out, deltas, **options)
+
+
+def _blocks(placed: Sequence[str]) -> dict[str, int]:
+    """Layers by block: the first two parts of a name inside its component, as unet.down_blocks.1."""
+    return dict(Counter(_block(name) for name in placed))
+
+
+def _block(name: str) -> str:
+    parts = name.split(".")
+    return ".".join(parts[:3] if len(parts) > 3 and parts[2].isdigit() else parts[:2])
+
+
+def _said(adapter: LoraFile) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {key: value for key, value in asdict(adapter.recommends).items() if value not in (None, (), False)}

@@ -1,0 +1,119 @@
+"""`laur adapters inspect`, `convert`, `merge` and `extract`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from helpers.tiny import tiny_folder, tiny_parts
+from laur.optimize.lora_file import LoraFile
+from laur.optimize.merge import layer_shapes
+
+LAYER = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
+
+
+def sd15(path: Path, seed: int = 1, rank: int = 2) -> Path:
+    """A LoRA of two layers of SD 1.5, as kohya's scripts write it."""
+    draw = torch.Generator().manual_seed(seed)
+    state = {}
+    for name, inner in ((LAYER, 768), (LAYER.replace("to_k", "to_q"), 320)):
+        key = "lora_unet_" + name.replace(".", "_")
+        state[f"{key}.lora_down.weight"] = torch.randn(rank, inner, generator=draw)
+        state[f"{key}.lora_up.weight"] = torch.randn(320, rank, generator=draw)
+        state[f"{key}.alpha"] = torch.tensor(1.0)
+    save_file(state, path, {"ss_output_name": "mine"})
+    return path
+
+
+def test_inspect_says_where_every_key_goes(laur, tmp_path):
+    path = sd15(tmp_path / "a.safetensors")
+    spare = {"bundle_emb.word.x": torch.ones(1, 4)}
+    save_file({**load_file(path), **spare}, path)
+    facts = json.loads(laur("adapters", "inspect", path, "--json").out)
+    assert (facts["model"], facts["layout"], facts["keys"], facts["keys_placed"]) == ("sd1", "kohya", 7, 6)
+    assert facts["where"] == {"unet": 2} and facts["kinds"] == {"LoRA": 2}
+    assert facts["left"] == {"a textual inversion packed into the file": 1}
+    assert list(facts["left_keys"]) == ["bundle_emb.word.x"]
+    shown = laur("adapters", "inspect", path).out
+    assert "sd1" in shown and "unet.down_blocks.0: 2" in shown and "textual inversion packed" in shown
+
+
+def test_inspect_knows_a_textual_inversion(laur, tmp_path):
+    save_file({"emb_params": torch.ones(3, 768)}, tmp_path / "cat.safetensors")
+    facts = json.loads(laur("adapters", "inspect", "cat.safetensors", "--json").out)
+    assert facts["token"] == "cat" and facts["vectors"] == {"text_encoder": "3 of width 768"}
+
+
+def test_convert_there_and_back_is_exact(laur, tmp_path):
+    path = sd15(tmp_path / "a.safetensors")
+    assert laur("adapters", "convert", path, "b.safetensors").code == 0
+    assert set(load_file("b.safetensors")) == {
+        f"unet.{LAYER.replace('to_k', to)}.lora_{f}.weight" for to in ("to_k", "to_q") for f in "AB"
+    }
+    assert laur("adapters", "convert", "b.safetensors", "c.safetensors", "--format", "kohya").code == 0
+    first, last = load_file(path), load_file("c.safetensors")
+    assert first.keys() == last.keys() and all(torch.equal(first[key], last[key]) for key in first)
+    assert LoraFile(Path("c.safetensors")).metadata["ss_output_name"] == "mine"
+
+
+def test_merge_adds_and_takes_away(laur, tmp_path):
+    one, two = sd15(tmp_path / "one.safetensors", 1), sd15(tmp_path / "two.safetensors", 2, rank=3)
+    outcome = laur("adapters", "merge", f"{one}:0.7", f"{two}:-0.3", "-o", "sum.safetensors")
+    assert outcome.code == 0 and "2 layers of rank 5; exact" in outcome.out
+    found = load_file("sum.safetensors")
+    whole = found[f"unet.{LAYER}.lora_B.weight"] @ found[f"unet.{LAYER}.lora_A.weight"]
+    key = "lora_unet_" + LAYER.replace(".", "_")
+    a, b = load_file(one), load_file(two)
+    parts = [s[f"{key}.lora_up.weight"] @ s[f"{key}.lora_down.weight"] for s in (a, b)]
+    expected = 0.7 * parts[0] / 2 - 0.3 * parts[1] / 3
+    torch.testing.assert_close(whole, expected, rtol=1e-4, atol=1e-5)
+    facts = json.loads(
+        laur("adapters", "merge", one, two, "-o", "less.safetensors", "--rank", 2, "--precision", "fp16", "--json").out
+    )
+    assert facts["ranks"] == [2] and 0.05 < facts["relative_error"] < 1
+    assert load_file("less.safetensors")[f"unet.{LAYER}.lora_A.weight"].dtype == torch.float16
+
+
+def test_extract_finds_what_was_merged(laur, tmp_path):
+    parts = tiny_parts("sd1")
+    tiny_folder("sd1", tmp_path / "base", parts=parts)
+    draw = torch.Generator().manual_seed(3)
+    layer = parts["unet"].get_submodule(LAYER)
+    change = torch.randn(32, 2, generator=draw) @ torch.randn(2, layer.weight.shape[1], generator=draw)
+    with torch.no_grad():
+        layer.weight += change
+    tiny_folder("sd1", tmp_path / "tuned", parts=parts)
+    outcome = laur("adapters", "extract", "./tuned", "./base", "-o", "x.safetensors", "--error", 0.001, "--no-text")
+    assert outcome.code == 0 and "1 layers of rank 2; relative error" in outcome.out
+    deltas = LoraFile(tmp_path / "x.safetensors").deltas(layer_shapes(parts["unet"], "unet"))
+    (delta,) = deltas.values()
+    torch.testing.assert_close(delta.apply(torch.zeros_like(change)), change, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["convert", "a.safetensors", "b.bin"], "should end in .safetensors"),
+        (["convert", "a.safetensors", "gone/b.safetensors"], "there is no folder gone"),
+        (["convert", "a.safetensors", "b.safetensors", "--format", "onnx"], "no adapter format 'onnx'"),
+        (["convert", "a.safetensors", "b.safetensors", "--precision", "int4"], "no precision 'int4'"),
+        (["merge", "a.safetensors:0", "-o", "b.safetensors"], "all weights are 0"),
+        (["merge", "a.safetensors", "-o", "b.safetensors", "--rank", "0"], "rank is 0"),
+        (["inspect", "odd.safetensors"], "odd.safetensors"),
+        (["inspect", "cut.safetensors"], "truncated"),
+        (["convert", "style.pt", "b.safetensors"], "is a pickle file"),
+    ],
+)
+def test_what_goes_wrong_is_one_line(arguments, words, laur, tmp_path):
+    path = sd15(tmp_path / "a.safetensors")
+    state = {"lora_unet_x.lora_down.weight": torch.ones(2, 5), "lora_unet_x.lora_up.weight": torch.ones(5, 2)}
+    save_file(state, tmp_path / "odd.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes(path.read_bytes()[:-9])
+    (tmp_path / "style.pt").write_bytes(b"\x80\x02.")
+    outcome = laur("adapters", *arguments)
+    assert outcome.code == 2 and words in outcome.err and outcome.err.count("\n") == 1
+    assert outcome.out == "" and not list(tmp_path.glob("b.*"))
