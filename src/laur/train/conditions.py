@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+from bisect import bisect_left
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -89,10 +91,11 @@ class PlainText:
     def __call__(self, caption: str) -> tuple[Tensor, Tensor | None]:
         """States (L, D) and pooled (P,) in float32; what does not fit into the window is left out."""
         encoder = self._library.encoder(self._info.key, ())
-        words = caption.split()
-        while len(words) > 1 and encoder.windows(plain_prompt(" ".join(words))) > 1:
-            words.pop()
-        return self._encode(TextSpec(prompt=plain_prompt(" ".join(words))))
+
+        def fits(text: str) -> bool:
+            return encoder.windows(plain_prompt(text)) <= 1
+
+        return self._encode(TextSpec(prompt=plain_prompt(longest_that_fits(caption, fits))))
 
     def unconditional(self) -> Conditions:
         """One row: what classifier-free guidance sets the prompt against."""
@@ -108,6 +111,19 @@ class PlainText:
 def unconditional(loaded: LoadedCheckpoint, device: torch.device) -> Conditions:
     """One row: the unconditional input of a checkpoint."""
     return PlainText(loaded, device).unconditional()
+
+
+def longest_that_fits(caption: str, fits: Callable[[str], bool]) -> str:
+    """The caption, or as many of its first words as `fits` lets pass; of a single word, which may be a whole caption in
+    a script without spaces, as many letters."""
+    words = caption.split()
+    if fits(" ".join(words)):
+        return " ".join(words)
+    count = bisect_left(range(1, len(words)), True, key=lambda n: not fits(" ".join(words[:n])))
+    if count:
+        return " ".join(words[:count])
+    word = words[0]
+    return word[: bisect_left(range(1, len(word)), True, key=lambda n: not fits(word[:n]))]
 
 
 def plain_prompt(caption: str) -> str:

@@ -66,17 +66,10 @@ class Folder:
         Errors: DataError where there are no pictures, or not one has a caption.
         """
         self.folder, self._settings = folder, (captions, style, trigger, licence)
-        try:
-            files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-        except OSError as error:
-            raise DataError(f"cannot read {folder}: {error.strerror}") from None
-        if not folder.is_dir():
-            raise DataError(f"there is no folder {folder}")
-        if not files:
-            raise DataError(f"{folder} holds no pictures; known are {', '.join(sorted(SUFFIXES))}")
+        files = _pictures(folder)
         told = _metadata(folder) if captions in {"auto", "metadata"} else {}
         self._found = [(path, self._caption(path, told)) for path in files[:limit]]
-        if not any(caption for _, caption in self._found):
+        if not trigger and not any(caption for _, caption in self._found):
             raise DataError(
                 f"no picture of {folder} has a caption; write one into NAME.txt beside each, or into {METADATA}"
             )
@@ -114,6 +107,21 @@ class Folder:
         return ""
 
 
+def _pictures(folder: Path) -> list[Path]:
+    """By name, without hidden ones: other systems' notes about a picture end as it does. Errors: DataError."""
+    if not folder.is_dir():
+        what = f"{folder} is a file, no folder" if folder.exists() else f"there is no folder {folder}"
+        raise DataError(f"{what}; give the folder that the pictures lie in")
+    try:
+        found = [path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.name[0] != "."]
+        files = sorted(path for path in found if path.is_file())
+    except OSError as error:
+        raise DataError(f"cannot read {folder}: {error.strerror}") from None
+    if not files:
+        raise DataError(f"{folder} holds no pictures; known are {', '.join(sorted(SUFFIXES))}")
+    return files
+
+
 def _metadata(folder: Path) -> dict[str, str]:
     """File name to caption, as datasets' ImageFolder has it."""
     path = folder / METADATA
@@ -127,7 +135,7 @@ def _metadata(folder: Path) -> dict[str, str]:
             values = json.loads(line)
             text = next(values[key] for key in ("text", "caption", "prompt") if values.get(key))
             found[str(values["file_name"])] = " ".join(str(text).split())
-        except (ValueError, KeyError, TypeError, StopIteration):
+        except (ValueError, KeyError, TypeError, AttributeError, StopIteration):
             raise DataError(f"{path}, line {number}: it needs file_name and text, as JSON") from None
     return found
 
