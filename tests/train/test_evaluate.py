@@ -39,7 +39,7 @@ class Means:
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         n, height, width, _ = pixels.shape
         parts = pixels.reshape(n, 4, height // 4, 4, width // 4, 3).mean((2, 4))
-        return parts.reshape(n, -1).astype(np.float32)
+        return (parts.reshape(n, -1) / 64).astype(np.float32)
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ EXAMPLES = """[bold]Examples[/]
 
 laur evaluate mini --prompts prompts.txt --pictures 100 --out runs/mini-eval
 
-laur evaluate mini --adapter runs/lcm-lora/result --data sets/emoji --steps 1,2,4,8 --out runs/new-eval
+laur evaluate mini --adapter new.safetensors --data sets/emoji --steps 1,2,4,8 --out runs/new-eval
 
 laur evaluate runs/lcm/result --teacher sd15.safetensors --prompts prompts.jsonl --scorer clip/ --out runs/lcm-eval"""
 

@@ -68,7 +68,7 @@ def summary(result: Mapping[str, Any]) -> Table:
     found.add_column("")
     for key in keys:
         found.add_column(metrics.ALL[key].title, justify="right")
-    found.add_column("excess KID, % of DDIM-4's", justify="right")
+    found.add_column("excess KID, % of DDIM-4's", justify="right", min_width=26)
     for row in rows:
         words = [worded(key, row["metrics"][key]["value"]) if key in row["metrics"] else "" for key in keys]
         name = row["name"] + (" [dim](noise floor)[/]" if row["role"] == "teacher" else "")

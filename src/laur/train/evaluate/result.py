@@ -108,5 +108,5 @@ def excess_words(row: Mapping[str, Any], key: str = "kid") -> str:
         return ""
     found = entry["excess_percent_of_yardstick"]
     if found is None:
-        return "cannot be told: DDIM-4 itself lies within the noise"
+        return "DDIM-4 is within the noise"
     return f"{found['value']:.0f} % ({found['low']:.0f} to {found['high']:.0f})"
