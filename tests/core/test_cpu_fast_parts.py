@@ -12,8 +12,9 @@ from laur.core.pytorch.cpu import accelerate_decoder, supported
 from laur.core.pytorch.cpu.attention import attend, split_heads
 from laur.core.pytorch.cpu.context import ContextCache
 from laur.core.pytorch.cpu.norm import GroupNormSiLU
-from laur.core.pytorch.cpu.packed import PackedConv, Weights
+from laur.core.pytorch.cpu.packed import PackedConv
 from laur.core.pytorch.cpu.resample import OutputConv, UpsampleConv
+from laur.core.pytorch.cpu.weights import Weights
 
 pytestmark = pytest.mark.skipif(not supported(torch.float32), reason="this PyTorch has no fused oneDNN operators")
 
@@ -83,7 +84,7 @@ class TestContextCache:
     def make(self, limit: int = 1 << 20) -> tuple[ContextCache, list[Tensor]]:
         computed: list[Tensor] = []
 
-        def project(row: Tensor) -> list[tuple[Tensor, Tensor]]:
+        def project(row: Tensor, _: object) -> list[tuple[Tensor, Tensor]]:
             computed.append(row)
             return [(row.transpose(1, 2) * 2, row * 3)]
 

@@ -7,11 +7,13 @@ prompts, regions); rows of many pictures go through the network together, and no
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from laur.core.pytorch.rows.factors import RowSet
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -37,8 +39,8 @@ class Row:
     """ControlNet or T2I residuals, one per skip connection, then one for the middle block."""
     image_tokens: Tensor | None = None
     """(M, D) image prompt states."""
-    adapters: tuple[tuple[int, float], ...] = field(default=())
-    """Resident adapter slots with their scales."""
+    adapters: RowSet | None = None
+    """What this row's adapters add to the network's layers, beyond what is merged into them."""
 
 
 class Denoiser(Protocol):

@@ -12,6 +12,7 @@ from torch import Tensor
 from laur.core.denoiser import Row
 from laur.core.errors import AdapterError
 from laur.core.pytorch.cpu.interface import Network
+from laur.core.pytorch.rows.batch import order
 
 
 class TorchDenoiser:
@@ -41,6 +42,13 @@ class TorchDenoiser:
     @torch.inference_mode()
     def predict(self, rows: Sequence[Row]) -> Tensor:
         """See `laur.core.denoiser.Denoiser.predict`."""
+        if all(row.adapters is None for row in rows):
+            return self._predict(rows)
+        places = order([row.adapters for row in rows])
+        predictions = self._predict([rows[place] for place in places])
+        return predictions[torch.tensor(places, device=predictions.device).argsort()]
+
+    def _predict(self, rows: Sequence[Row]) -> Tensor:
         first = rows[0]
         if any(row.image_tokens is not None for row in rows):
             raise AdapterError("an adapter gives image tokens, which this network has no attention for; leave it out")
@@ -53,6 +61,7 @@ class TorchDenoiser:
             added_cond=self._added(rows),
             timestep_cond=self._guidance(rows),
             residuals=self._residuals(rows),
+            **({} if all(row.adapters is None for row in rows) else {"adapters": [row.adapters for row in rows]}),
         )
         return prediction.float().contiguous().to(sample.device)
 

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from laur.core.pytorch.cpu.linear import PackedLinear
 from laur.core.pytorch.cpu.norm import GroupNormSiLU
-from laur.core.pytorch.cpu.packed import Packed, PackedLinear, Weights
+from laur.core.pytorch.cpu.weights import Packed, Weights
 
 _SCORES_AT_ONCE = 1 << 20
 """Scores a head that are worked on together: they must stay in the cache between the two products."""
@@ -112,6 +113,7 @@ class CrossAttention:
     def __init__(self, weights: Weights, name: str, heads: int, scale: float, dtype: torch.dtype) -> None:
         self._heads = heads
         self._q = PackedLinear(weights, [f"{name}.to_q"], dtype, scales=(scale,))
+        self.names = (f"{name}.to_k", f"{name}.to_v")
         self._kv = PackedLinear(weights, [f"{name}.to_k", f"{name}.to_v"], dtype)
         self._out = PackedLinear(weights, [f"{name}.to_out.0"], dtype)
 

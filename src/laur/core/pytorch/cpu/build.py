@@ -16,8 +16,9 @@ from laur.core.pytorch.cpu.attention import (
     Transformer,
     TransformerBlock,
 )
+from laur.core.pytorch.cpu.linear import PackedLinear
 from laur.core.pytorch.cpu.norm import GroupNormSiLU
-from laur.core.pytorch.cpu.packed import PackedLinear, Weights
+from laur.core.pytorch.cpu.weights import Weights
 
 
 def is_known_attention(module: Any) -> bool:

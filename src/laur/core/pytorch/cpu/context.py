@@ -1,7 +1,8 @@
-"""Cross-attention keys and values, computed once for a text and not once a step.
+"""Cross-attention keys and values, computed once for a text and its adapters, and not once a step.
 
-Found by content, not by who owns the tensor: a text that is equal gives keys that are equal, whichever request asks and
-whatever became of the tensor that it was first seen in. Comparing a row costs about 10 us, computing it about 2 ms.
+Found by content, not by who owns the tensor: a text that is equal gives keys that are equal under the same adapters,
+whichever request asks and whatever became of the tensor that it was first seen in. Comparing a row costs about 10 us,
+computing it about 2 ms.
 """
 
 from __future__ import annotations
@@ -14,8 +15,16 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from laur.core.pytorch.rows.factors import RowSet
+from laur.utils.budget import Budget
+
 KeyValue: TypeAlias = tuple[Tensor, Tensor]
 """(rows · heads, D, S) and (rows · heads, S, D)."""
+
+Project: TypeAlias = Callable[[Tensor, RowSet | None], list[KeyValue]]
+"""One row's (1, S, D), under the row's adapters, to a pair for each cross-attention."""
+
+_Key: TypeAlias = tuple[tuple[int, ...], float, int]
 
 _BATCHES_KEPT = 2
 """Batches whose rows stay joined: those of the two lanes that step in turn."""
@@ -25,6 +34,8 @@ _BATCHES_KEPT = 2
 class _Entry:
     context: Tensor
     """A copy, so that nobody can write to it."""
+    rows: RowSet | None
+    """The adapters that changed the projections; held, so that no other set can have its id."""
     layers: list[KeyValue]
     size: int = field(init=False)
     """Bytes."""
@@ -37,24 +48,33 @@ class _Entry:
 class ContextCache:
     """Keys and values of recent texts, bounded in bytes."""
 
-    def __init__(self, project: Callable[[Tensor], list[KeyValue]], limit: int = 128 << 20) -> None:
-        """`project` maps one row's (1, S, D) to a pair for each cross-attention; `limit` is in bytes."""
+    def __init__(self, project: Project, limit: int = 128 << 20) -> None:
+        """`limit` is in bytes."""
         self._project, self._limit, self._size = project, limit, 0
-        self._entries: OrderedDict[tuple[tuple[int, ...], float], _Entry] = OrderedDict()
+        self._budget: Budget | None = None
+        self._entries: OrderedDict[_Key, _Entry] = OrderedDict()
         self._batches: OrderedDict[tuple[int, ...], tuple[list[_Entry], list[KeyValue]]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._entries)
 
+    def share(self, budget: Budget) -> None:
+        """Take what is kept here out of a budget that others share, in place of the own limit."""
+        self._budget = budget
+
     def clear(self) -> None:
         """The weights changed: nothing here is true any more."""
-        self._entries.clear()
+        for key in list(self._entries):
+            self._let_go(key)
         self._batches.clear()
-        self._size = 0
 
-    def __call__(self, rows: Sequence[Tensor]) -> list[KeyValue]:
-        """One pair for each cross-attention, the heads of `rows` one after the other. A row is (S, D)."""
-        entries = [self._entry(row) for row in rows]
+    def __call__(self, rows: Sequence[Tensor], sets: Sequence[RowSet | None] | None = None) -> list[KeyValue]:
+        """One pair for each cross-attention, the heads of `rows` one after the other.
+
+        A row is (S, D); `sets` are those of the rows' adapters that change the projections.
+        """
+        sets = sets or [None] * len(rows)
+        entries = [self._entry(row, own) for row, own in zip(rows, sets, strict=True)]
         if len(entries) == 1:
             return entries[0].layers
         key = tuple(id(entry) for entry in entries)
@@ -70,17 +90,28 @@ class ContextCache:
             self._batches.popitem(last=False)
         return layers
 
-    def _entry(self, row: Tensor) -> _Entry:
+    def _entry(self, row: Tensor, rows: RowSet | None) -> _Entry:
         """The sum only finds candidates; equality decides."""
-        key = tuple(row.shape), float(row.sum(dtype=torch.float32))
+        key = tuple(row.shape), float(row.sum(dtype=torch.float32)), id(rows)
         entry = self._entries.get(key)
-        if entry is not None and torch.equal(entry.context, row):
+        if entry is not None and entry.rows is rows and torch.equal(entry.context, row):
             self._entries.move_to_end(key)
+            if self._budget is not None:
+                self._budget.touch((self, key))
             return entry
-        entry = _Entry(row.clone(), self._project(row[None]))
-        replaced = self._entries.pop(key, None)
+        self._let_go(key)
+        entry = _Entry(row.clone(), rows, self._project(row[None], rows))
         self._entries[key] = entry
-        self._size += entry.size - (replaced.size if replaced else 0)
-        while self._size > self._limit and len(self._entries) > 1:
-            self._size -= self._entries.popitem(last=False)[1].size
+        self._size += entry.size
+        if self._budget is not None:
+            self._budget.hold((self, key), entry.size, lambda: self._let_go(key))
+        while self._budget is None and self._size > self._limit and len(self._entries) > 1:
+            self._let_go(next(iter(self._entries)))
         return entry
+
+    def _let_go(self, key: _Key) -> None:
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self._size -= entry.size
+            if self._budget is not None:
+                self._budget.release((self, key))

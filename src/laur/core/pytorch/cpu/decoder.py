@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from laur.core.pytorch.cpu.norm import GroupNormSiLU
-from laur.core.pytorch.cpu.packed import PackedConv, Weights
+from laur.core.pytorch.cpu.packed import PackedConv
 from laur.core.pytorch.cpu.resample import OutputConv, UpsampleConv
 from laur.core.pytorch.cpu.resnet import PlainResnet, Resnet, is_known_resnet
 from laur.core.pytorch.cpu.support import supported
+from laur.core.pytorch.cpu.weights import Weights
 
 Decode: TypeAlias = Callable[[Tensor], Tensor]
 """(N, C, h, w) latents, as the autoencoder's `decode` takes them, to (N, 3, H, W) float32, about -1 … 1."""

@@ -8,7 +8,11 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from laur.core.pytorch.cpu.packed import Weights
+from laur.core.pytorch.cpu.weights import Weights
+from laur.core.pytorch.rows.factors import RowSet
+from laur.core.pytorch.rows.plain import PlainRows
+from laur.core.pytorch.rows.texts import PlainTexts
+from laur.utils.budget import Budget
 
 
 class Network(Protocol):
@@ -16,6 +20,15 @@ class Network(Protocol):
 
     dtype: torch.dtype
     """What it computes in."""
+
+    @property
+    def per_row(self) -> frozenset[str]:
+        """Names of the layers that may differ between rows; an adapter that changes others must be merged."""
+        ...
+
+    def share(self, budget: Budget) -> None:
+        """Take the keys and values of texts out of a budget that others share."""
+        ...
 
     def __call__(
         self,
@@ -27,6 +40,7 @@ class Network(Protocol):
         added_cond: Mapping[str, Tensor] | None = None,
         timestep_cond: Tensor | None = None,
         residuals: Sequence[Tensor] | None = None,
+        adapters: Sequence[RowSet | None] | None = None,
     ) -> Tensor:
         """Predict for N rows.
 
@@ -38,6 +52,7 @@ class Network(Protocol):
             added_cond: SDXL's `text_embeds` (N, P) and `time_ids` (N, 6).
             timestep_cond: (N, W), the guidance embedding of a distilled LCM.
             residuals: one per skip connection, then one for the middle block; each (N, …).
+            adapters: what each of N rows adds to layers of `per_row`; rows that share a set should lie together.
 
         Returns:
             (N, C, h, w) in the dtype of `sample`.
@@ -59,6 +74,17 @@ class PlainUNet:
     def __init__(self, unet: nn.Module) -> None:
         self._weights = Weights(unet)
         self.dtype = next(unet.parameters()).dtype
+        self._rows = PlainRows(self._weights.module)
+        self._texts = PlainTexts(self._weights.module)
+
+    @property
+    def per_row(self) -> frozenset[str]:
+        """See Network."""
+        return self._rows.names
+
+    def share(self, budget: Budget) -> None:
+        """See Network."""
+        self._texts.cache.share(budget)
 
     @property
     def module(self) -> nn.Module:
@@ -75,6 +101,7 @@ class PlainUNet:
         added_cond: Mapping[str, Tensor] | None = None,
         timestep_cond: Tensor | None = None,
         residuals: Sequence[Tensor] | None = None,
+        adapters: Sequence[RowSet | None] | None = None,
     ) -> Tensor:
         """See Network."""
         unet, dtype = cast("Any", self._weights.module), self.dtype
@@ -83,7 +110,11 @@ class PlainUNet:
         if residuals is not None:
             *skips, middle = (residual.to(dtype) for residual in _counted(residuals, _skips(unet)))
             extra = {"down_block_additional_residuals": tuple(skips), "mid_block_additional_residual": middle}
-        with torch.no_grad():
+        with (
+            torch.no_grad(),
+            self._texts.given(states.to(dtype), adapters) as done,
+            self._rows.applied(adapters, done),
+        ):
             y = unet(
                 sample.to(dtype),
                 timesteps,
@@ -98,7 +129,8 @@ class PlainUNet:
 
     def load(self, changed: Mapping[str, Tensor]) -> None:
         """See Network."""
-        self._weights.load(changed)
+        if self._weights.load(changed):
+            self._texts.cache.clear()
 
 
 def _skips(unet: Any) -> int:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from laur.core.pytorch.cpu.packed import Packed, Weights
+from laur.core.pytorch.cpu.weights import Packed, Weights
 
 _PIXELS_FOR_OWN_KERNEL = 1024
 """From here on PyTorch's group norm goes over all channels at once and is fast."""

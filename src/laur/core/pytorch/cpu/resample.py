@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from laur.core.pytorch.cpu.packed import PackedConv, Weights
+from laur.core.pytorch.cpu.packed import PackedConv
+from laur.core.pytorch.cpu.weights import Weights
 
 
 def _phases(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from laur.core.pytorch.cpu.norm import GroupNormSiLU
-from laur.core.pytorch.cpu.packed import PackedConv, Weights
+from laur.core.pytorch.cpu.packed import PackedConv
+from laur.core.pytorch.cpu.weights import Weights
 
 
 def is_known_resnet(module: Any) -> bool:

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from laur.core.pytorch.cpu.packed import PackedLinear, Weights
+from laur.core.pytorch.cpu.linear import PackedLinear
+from laur.core.pytorch.cpu.weights import Weights
+from laur.core.pytorch.rows.product import add_linear
 
 _KEPT = 256
 """Timesteps, and as many batches of them."""
@@ -27,6 +29,7 @@ class TimeShifts:
         """`names` are the blocks' `time_emb_proj`, `widths` their outputs."""
         self._weights, self._widths, self._dtype = weights, list(widths), dtype
         self._project = PackedLinear(weights, names, dtype) if names else None
+        self._names = tuple(names)
         self._rows: OrderedDict[float, tuple[Tensor, Tensor]] = OrderedDict()
         self._batches: OrderedDict[tuple[float, ...], tuple[Tensor, list[Tensor]]] = OrderedDict()
 
@@ -38,7 +41,23 @@ class TimeShifts:
     def __call__(
         self, timesteps: Tensor, added_cond: Mapping[str, Tensor] | None, timestep_cond: Tensor | None
     ) -> tuple[Tensor, list[Tensor]]:
-        """The embedding (N, E) and a float32 (N, C) for each block."""
+        """The embedding (N, E) and a float32 (N, C) for each block, with what the rows' adapters change in these."""
+        batch = self._weights.rows
+        self._weights.rows = None  # what is kept here is kept for all rows
+        try:
+            emb, shifts = self._shared(timesteps, added_cond, timestep_cond)
+        finally:
+            self._weights.rows = batch
+        if batch is None or self._project is None or not batch.touches(self._names):
+            return emb, shifts
+        whole = torch.cat(shifts, 1)[:, None]  # a copy: the others' stay as they are
+        groups = batch.groups(self._project.fused)
+        changed = add_linear(whole.to(self._dtype), functional.silu(emb)[:, None], groups)
+        return emb, list(changed[:, 0].float().split(self._widths, 1))
+
+    def _shared(
+        self, timesteps: Tensor, added_cond: Mapping[str, Tensor] | None, timestep_cond: Tensor | None
+    ) -> tuple[Tensor, list[Tensor]]:
         if added_cond is not None or timestep_cond is not None:  # also a function of the prompt: not worth keeping
             emb, shifts = self._compute(timesteps, added_cond, timestep_cond)
             return emb, list(shifts.split(self._widths, 1))

@@ -15,11 +15,15 @@ from laur.core.pytorch.cpu.build import PlainTransformer, build_transformer, is_
 from laur.core.pytorch.cpu.context import ContextCache, KeyValue
 from laur.core.pytorch.cpu.interface import Network, PlainUNet
 from laur.core.pytorch.cpu.norm import GroupNormSiLU
-from laur.core.pytorch.cpu.packed import PackedConv, Weights
+from laur.core.pytorch.cpu.packed import PackedConv
 from laur.core.pytorch.cpu.resample import OutputConv, UpsampleConv
 from laur.core.pytorch.cpu.resnet import PlainResnet, Resnet, is_known_resnet
 from laur.core.pytorch.cpu.support import supported
 from laur.core.pytorch.cpu.time import TimeShifts
+from laur.core.pytorch.cpu.weights import Weights
+from laur.core.pytorch.rows.batch import RowBatch, RowBatches
+from laur.core.pytorch.rows.factors import RowSet
+from laur.utils.budget import Budget
 
 _MASKED = -10000.0
 """diffusers' additive mask; exp of it is zero in every dtype."""
@@ -109,7 +113,17 @@ class FastUNet:
         self._norm_out = GroupNormSiLU(self._weights, "conv_norm_out", module.conv_norm_out)
         self._conv_out = OutputConv(self._weights, "conv_out", dtype)
         self._times = TimeShifts(self._weights, [n for n, _ in self._timed], [w for _, w in self._timed], dtype)
-        self._contexts = ContextCache(lambda row: [cross.project(row) for cross in self._crosses])
+        self._contexts = ContextCache(self._project)
+        self._batches = RowBatches()
+
+    @property
+    def per_row(self) -> frozenset[str]:
+        """See Network."""
+        return frozenset(self._weights.per_row)
+
+    def share(self, budget: Budget) -> None:
+        """See Network."""
+        self._contexts.share(budget)
 
     def __call__(
         self,
@@ -121,14 +135,33 @@ class FastUNet:
         added_cond: Mapping[str, Tensor] | None = None,
         timestep_cond: Tensor | None = None,
         residuals: Sequence[Tensor] | None = None,
+        adapters: Sequence[RowSet | None] | None = None,
     ) -> Tensor:
         """See Network."""
         with torch.inference_mode():  # a tenth less overhead an operator than no_grad
-            emb, shifts = self._times(timesteps, added_cond, timestep_cond)
-            texts = self._contexts([row.to(self.dtype) for row in context])
-            bias = None if context_mask is None else (~context_mask[:, None]).to(self.dtype) * _MASKED
-            y = self._forward(sample, _Inputs(emb, shifts, texts, context, bias), residuals)
+            texts = self._texts([row.to(self.dtype) for row in context], adapters)
+            self._weights.rows = None if adapters is None else self._batches.of(adapters)
+            try:
+                emb, shifts = self._times(timesteps, added_cond, timestep_cond)
+                bias = None if context_mask is None else (~context_mask[:, None]).to(self.dtype) * _MASKED
+                y = self._forward(sample, _Inputs(emb, shifts, texts, context, bias), residuals)
+            finally:
+                self._weights.rows = None
         return y.clone()  # an ordinary tensor, that may be written to
+
+    def _texts(self, context: list[Tensor], adapters: Sequence[RowSet | None] | None) -> list[KeyValue]:
+        """Keys and values; rows whose adapters leave the projections alone share them."""
+        if adapters is None:
+            return self._contexts(context)
+        names = [name for cross in self._crosses for name in cross.names]
+        return self._contexts(context, [rows if rows and rows.touches(names) else None for rows in adapters])
+
+    def _project(self, context: Tensor, rows: RowSet | None) -> list[KeyValue]:
+        self._weights.rows = None if rows is None else RowBatch([rows])
+        try:
+            return [cross.project(context) for cross in self._crosses]
+        finally:
+            self._weights.rows = None
 
     def _forward(self, sample: Tensor, inputs: _Inputs, residuals: Sequence[Tensor] | None) -> Tensor:
         x = sample.to(self.dtype).contiguous(memory_format=torch.channels_last)
@@ -147,6 +180,7 @@ class FastUNet:
         if self._weights.load(changed):
             self._times.clear()
             self._contexts.clear()
+            self._batches.clear()
 
     def _descend(self, x: Tensor, inputs: _Inputs) -> tuple[Tensor, list[Tensor]]:
         skips = [x]
