@@ -19,11 +19,12 @@ from laur.core.sampler import DEFAULT_ETA, DISTILLED
 from laur.core.sampler.build import build_table, split_at
 from laur.core.sampler.table import SamplerTable
 from laur.core.sampler.timesteps import ORIGINAL_STEPS
+from laur.optimize.accelerators import trailing
 from laur.pipeline import given
 
 if TYPE_CHECKING:
     from laur.input.image import InputPicture
-    from laur.optimize import BaseAdapter
+    from laur.optimize import BaseAdapter, Recommendation
     from laur.pipeline.library import Library
 
 AESTHETIC_SCORE, NEGATIVE_AESTHETIC_SCORE = 6.0, 2.5
@@ -112,7 +113,8 @@ def _fill(recipe: Recipe, checkpoint: Checkpoint, adapters: list[tuple[AdapterRe
         own = "lcm" if checkpoint.guidance_embedding else defaults.sampler
         sampler = (fast.sampler or own) if fast else own
     distilled = sampler in DISTILLED
-    if distilled:
+    as_made = fast is not None and sampler == fast.sampler  # which need not be a consistency model's way
+    if distilled or as_made:
         steps = given.steps_for(recipe, (fast.steps if fast else None) or defaults.distilled_steps)
         guidance = defaults.distilled_guidance if fast is None or fast.guidance is None else fast.guidance
         if checkpoint.guidance_embedding:
@@ -120,8 +122,11 @@ def _fill(recipe: Recipe, checkpoint: Checkpoint, adapters: list[tuple[AdapterRe
     else:
         steps, guidance = defaults.steps, defaults.guidance
     timesteps = recipe.timesteps
-    if timesteps is None and recipe.steps is None and recipe.image is None and fast is not None and distilled:
-        timesteps = fast.timesteps
+    if timesteps is None and recipe.image is None and fast is not None and (distilled or as_made):
+        if recipe.steps is None:
+            timesteps = fast.timesteps
+        elif fast.trailing:
+            timesteps = trailing(recipe.steps, checkpoint.schedule.num_train_timesteps)
     steps = len(timesteps) if timesteps is not None else (recipe.steps or steps)
     native = checkpoint.native_size
     return recipe.replace(
@@ -135,11 +140,18 @@ def _fill(recipe: Recipe, checkpoint: Checkpoint, adapters: list[tuple[AdapterRe
         checkpoint=recipe.checkpoint or DEFAULT_CHECKPOINT,
         checkpoint_sha256=checkpoint.sha256,
         adapters=tuple(ref for ref, _ in adapters),
-        eta=recipe.eta if recipe.eta is not None else DEFAULT_ETA.get(sampler),
+        eta=_eta(recipe, sampler, fast if as_made else None),
         original_inference_steps=_original_steps(recipe, sampler),
         prediction=checkpoint.prediction,
         refiner_start=(recipe.refiner_start or REFINER_START) if recipe.refiner else None,
     )
+
+
+def _eta(recipe: Recipe, sampler: str, fast: Recommendation | None) -> float | None:
+    """The wish, else the accelerator's, else the sampler's own; None for samplers that have none."""
+    if recipe.eta is not None:
+        return recipe.eta
+    return fast.eta if fast is not None and fast.eta is not None else DEFAULT_ETA.get(sampler)
 
 
 def _original_steps(recipe: Recipe, sampler: str) -> int | None:
@@ -159,12 +171,17 @@ def _warnings(recipe: Recipe, checkpoint: Checkpoint, adapters: list[tuple[Adapt
             f"the negative prompt has no effect at guidance {recipe.guidance:g}"
             + ("; this checkpoint has its guidance distilled in" if checkpoint.guidance_embedding else "; use 1.1 to 2")
         )
-    if recipe.sampler in DISTILLED and accelerated and recipe.guidance > LCM_GUIDANCE_LIMIT:
+    fast = next((a.recommends for _, a in adapters if a.recommends.accelerates), None)
+    made_for = "lcm" if fast is None else fast.sampler or "lcm"
+    most = max(LCM_GUIDANCE_LIMIT, (fast and fast.guidance) or 0.0)
+    if recipe.sampler in DISTILLED and accelerated and recipe.guidance > most:
         notes.append(f"guidance {recipe.guidance:g} burns pictures under LCM-LoRA; keep it from 1 to 2")
     if recipe.sampler in DISTILLED and not accelerated and not checkpoint.guidance_embedding:
         notes.append(f"sampler {recipe.sampler} without LCM-LoRA or an LCM checkpoint gives blurred pictures")
-    if accelerated and recipe.sampler not in DISTILLED:
+    if accelerated and made_for in DISTILLED and recipe.sampler not in DISTILLED:
         notes.append(f"LCM-LoRA with sampler {recipe.sampler}: it was distilled for lcm and tcd")
+    if accelerated and made_for not in DISTILLED and recipe.sampler != made_for:
+        notes.append(f"the accelerator with sampler {recipe.sampler}: it was distilled for {made_for}")
     return notes
 
 
