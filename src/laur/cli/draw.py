@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from laur.cli.best import Winner
     from laur.cli.display import Display
     from laur.core.recipe import Recipe
+    from laur.input.image import InputPicture
     from laur.pipeline.engine import Engine
     from laur.pipeline.events import Event, Progress, Ticket
     from laur.pipeline.resolve import Resolved
@@ -34,6 +35,8 @@ class Order:
     count: int
     destination: Destination
     metadata: bool = True
+    inputs: tuple[InputPicture, ...] = ()
+    """The pictures that the recipe names."""
     device: str | None = None
     dtype: str | None = None
     variant: str | None = None
@@ -88,6 +91,8 @@ def open_engine(order: Order) -> Engine:
 
     recipe = order.recipe
     library = Library(choose(order.device, order.dtype))
+    for picture in order.inputs:
+        library.inputs.add(picture)
     for name in [ref.name for ref in recipe.adapters or ()] + ([recipe.style] if recipe.style else []):
         library.adapter(name)
     name = recipe.checkpoint or DEFAULT_CHECKPOINT

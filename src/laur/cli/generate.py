@@ -12,6 +12,7 @@ from laur.cli import generate_options as o
 from laur.cli.console import complain, stderr_is_terminal, stdout_is_terminal, warn
 from laur.cli.display import Preview, display
 from laur.cli.draw import Drawing, Order, Report, Saved
+from laur.cli.inputs import keep_inputs, read_inputs
 from laur.cli.options import Device, Dtype, parse_size, parse_timesteps
 from laur.cli.sheets import Sheets, make_sheets
 from laur.cli.wish import check_seeds, make_recipe, read_recipe
@@ -32,6 +33,10 @@ laur generate "a lighthouse" -a none --sampler dpm++2m --steps 25 --guidance 4 -
 
 laur generate "a red fox, noto" --best-of 8
 
+laur generate "a cat in oil" --image cat.png --strength 0.6
+
+laur generate "a top hat" --image cat.png --mask hat.png
+
 laur generate --recipe apple.png --seed 8 --attention --strip"""
 
 
@@ -48,6 +53,11 @@ def generate(
     negative: o.Negative = None,
     guidance: o.Guidance = None,
     recipe: o.Recipe = None,
+    image: o.Image = None,
+    strength: o.Strength = None,
+    mask: o.Mask = None,
+    mask_blur: o.MaskBlur = None,
+    paste_back: o.PasteBack = None,
     model: o.Model = None,
     adapter: o.Adapter = None,
     style: o.Style = None,
@@ -98,13 +108,20 @@ def generate(
         "prediction": prediction,
         "refiner": refiner,
         "refiner_start": refiner_start,
+        "strength": strength,
+        "mask_blur": mask_blur,
+        "paste_back": paste_back,
     }
+    pictures = read_inputs(image, mask)
+    fields |= {name: picture.ref for name, picture in pictures.items()}
     wish = make_recipe(fields, adapter or [], read_recipe(recipe) if recipe is not None else None)
     check_seeds(wish, count * best_of)
     if scorer is not None and best_of == 1:
         raise RecipeError("--scorer judges among several seeds; say how many with --best-of")
     destination = Destination.parse(out, format=format, count=count)
     destination.check()
+    if not no_metadata:
+        keep_inputs(pictures.values())
     order = Order(
         recipe=wish,
         count=count,
@@ -117,6 +134,7 @@ def generate(
         keep_steps=strip,
         best_of=best_of,
         scorer=scorer,
+        inputs=tuple(pictures.values()),
     )
     sheets = Sheets(grid=grid, strip=strip, attention=attention)
     begun = context.obj if isinstance(context.obj, float) else time.perf_counter()

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from laur.cli.options import FLAG, MODEL, OUTPUT, SAMPLING, between, number, whole
+from laur.cli.options import FLAG, MODEL, OUTPUT, PICTURE, SAMPLING, between, number, whole
 from laur.core.sampler import SAMPLERS
 from laur.render.registry import formats
 
@@ -54,6 +54,43 @@ Guidance = Annotated[
 Recipe = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Draw a recipe: its JSON, or a picture made by Laur. Options change it."),
+]
+Image = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Begin from this picture instead of noise.", rich_help_panel=PICTURE),
+]
+Strength = Annotated[
+    float | None,
+    typer.Option(
+        parser=number,
+        metavar="0..1",
+        help="How much of it is drawn anew: 0.3 stays close, 1 keeps little; 0.8, with a mask 1.",
+        rich_help_panel=PICTURE,
+    ),
+]
+Mask = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Draw only where this is white (or transparent), keep the rest.",
+        rich_help_panel=PICTURE,
+    ),
+]
+MaskBlur = Annotated[
+    float | None,
+    typer.Option(
+        parser=number, metavar="PIXELS", help="How soft the seam is, inside the mask; 4.", rich_help_panel=PICTURE
+    ),
+]
+PasteBack = Annotated[
+    bool | None,
+    typer.Option(
+        "--paste-back/--no-paste-back",
+        metavar=FLAG,
+        help="Keep the picture's own pixels outside the mask, exactly.",
+        rich_help_panel=PICTURE,
+        show_default=False,
+    ),
 ]
 Model = Annotated[
     str | None,

@@ -14,6 +14,7 @@ FLAG = " "
 """In place of a value's name: what is there or not has none."""
 MODEL = "Model"
 SAMPLING = "Sampling"
+PICTURE = "From a picture"
 OUTPUT = "Output"
 MACHINE = "Machine"
 

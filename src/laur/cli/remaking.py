@@ -11,6 +11,7 @@ from laur.core.errors import AdapterError, LaurError, NotFoundError, PictureErro
 from laur.core.recipe import DEFAULT_CHECKPOINT, AdapterRef, Recipe
 
 if TYPE_CHECKING:
+    from laur.input.image import InputPicture
     from laur.pipeline.device import Placement
     from laur.pipeline.library import Library
     from laur.render.embedded import Provenance
@@ -34,6 +35,7 @@ def remake(
     *,
     model: str | None,
     adapters: Sequence[str],
+    pictures: Mapping[str, InputPicture],
     variant: str | None,
     device: str | None,
     dtype: str | None,
@@ -50,7 +52,7 @@ def remake(
     library = Library(placement)
     if variant is not None:
         library.checkpoint(checkpoint, prediction=recipe.prediction, variant=variant)
-    recipe = _at_hand(recipe, library, adapters, anyway=anyway)
+    recipe = _at_hand(recipe, library, adapters, pictures, anyway=anyway)
     engine = Engine(checkpoint, prediction=recipe.prediction, library=library)
     job = engine.resolve(recipe)
     picture = engine.pictures([job])[0]
@@ -119,10 +121,13 @@ def _placement(made_on: Provenance | None, device: str | None, dtype: str | None
     return placement, [f"made on {made_on.device} in {made_on.dtype}, drawn again on {now[0]} in {now[1]}"]
 
 
-def _at_hand(recipe: Recipe, library: Library, files: Sequence[str], *, anyway: bool) -> Recipe:
+def _at_hand(
+    recipe: Recipe, library: Library, files: Sequence[str], pictures: Mapping[str, InputPicture], *, anyway: bool
+) -> Recipe:
     """The recipe with names under which this machine finds the same content; NotFoundError lists all it lacks."""
     missing: list[str] = []
     recipe = _model_at_hand(recipe, library, missing, anyway=anyway)
+    recipe = _pictures_at_hand(recipe, library, pictures, missing, anyway=anyway)
     given = {library.adapter(name).sha256: name for name in files}
     adapters: list[AdapterRef] = []
     style = recipe.style
@@ -135,7 +140,8 @@ def _at_hand(recipe: Recipe, library: Library, files: Sequence[str], *, anyway: 
             style = name if ref.name == recipe.style else style
     if missing:
         raise NotFoundError(
-            f"cannot make it again; missing: {', '.join(missing)}; name the files with --model and --adapter"
+            f"cannot make it again; missing: {', '.join(missing)}; "
+            "name the files with --model, --adapter, --image and --mask"
         )
     return recipe.replace(adapters=None if recipe.adapters is None else tuple(adapters), style=style)
 
@@ -159,6 +165,24 @@ def _model_at_hand(recipe: Recipe, library: Library, missing: list[str], *, anyw
             changes[f"{what}_sha256"] = None
         else:
             missing.append(f"model {name}{_hash(wanted)}, which here is {here[:10]} (--anyway takes that)")
+    return recipe.replace(**changes)
+
+
+def _pictures_at_hand(
+    recipe: Recipe, library: Library, given: Mapping[str, InputPicture], missing: list[str], *, anyway: bool
+) -> Recipe:
+    """With `anyway` a picture that is given takes the place of the recorded one."""
+    for picture in given.values():
+        library.inputs.add(picture)
+    changes: dict[str, str] = {}
+    for what, ref in (("image", recipe.image), ("mask", recipe.mask)):
+        if ref is None:
+            continue
+        if anyway and what in given:
+            changes[what] = given[what].ref
+        elif ref not in library.inputs:
+            here = f", not {given[what].ref[:17]}, the one given (--anyway takes that)" if what in given else ""
+            missing.append(f"{what} {ref[:17]}{here}")
     return recipe.replace(**changes)
 
 

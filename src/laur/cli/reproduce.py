@@ -14,6 +14,7 @@ import typer
 from laur.cli.console import one_line, say, warn
 from laur.cli.display import display
 from laur.cli.generate_options import Variant
+from laur.cli.inputs import read_inputs
 from laur.cli.options import FLAG, AsJson, Device, Dtype
 
 if TYPE_CHECKING:
@@ -46,8 +47,13 @@ def reproduce(
         typer.Option("-a", "--adapter", metavar="FILE", help="Where one of its adapters is; repeatable."),
     ] = None,
     variant: Variant = None,
+    image: Annotated[Path | None, typer.Option(metavar="FILE", help="Where the picture is that it began from.")] = None,
+    mask: Annotated[Path | None, typer.Option(metavar="FILE", help="Where that picture's mask is.")] = None,
     anyway: Annotated[
-        bool, typer.Option("--anyway", metavar=FLAG, help="Draw even if a model or adapter here has another content.")
+        bool,
+        typer.Option(
+            "--anyway", metavar=FLAG, help="Draw even if a model, adapter or picture here has another content."
+        ),
     ] = False,
     as_json: AsJson = False,
     device: Device = None,
@@ -70,10 +76,18 @@ def reproduce(
     if destination is not None:
         destination.check()
     found = read(file)
+    pictures = read_inputs(image, mask)
     with display(paths=False) as screen:
         screen.busy("drawing it again")
         made = remake(
-            found, model=model, adapters=adapter or [], variant=variant, device=device, dtype=dtype, anyway=anyway
+            found,
+            model=model,
+            adapters=adapter or [],
+            pictures=pictures,
+            variant=variant,
+            device=device,
+            dtype=dtype,
+            anyway=anyway,
         )
     path = destination.save(made.picture) if destination is not None else None
     verdict = judge(found, made.picture.pixels)

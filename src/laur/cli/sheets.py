@@ -81,7 +81,7 @@ def _attention(saved: Saved, engine: Engine) -> Image:
     from laur.utils.attention import attention_sheet, record_attention
 
     recipe = saved.picture.recipe
-    library = Library(engine.library.placement, plain=True)
+    library = Library(engine.library.placement, plain=True, inputs=engine.library.inputs)
     watched = Engine(recipe.checkpoint or engine.checkpoint, prediction=recipe.prediction, library=library)
     job = watched.resolve(recipe)
     stage = job.plan.stages[0]

@@ -29,6 +29,8 @@ def make_recipe(fields: Mapping[str, Any], adapters: Sequence[str], base: Recipe
         return Recipe(**given)
     if "style" in given and "adapters" not in given and base.style is not None and base.adapters is not None:
         given["adapters"] = tuple(ref for ref in base.adapters if ref.name != base.style)  # it takes the other's place
+    if "image" in given and "mask" not in given and given["image"] != base.image:
+        given = {"mask": None, "mask_blur": None, "paste_back": None, **given}  # they were the other picture's
     for name, recorded in _CONTENT.items():
         if name in given:
             given[recorded] = None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from laur.core.errors import RecipeError
 from laur.core.recipe import DEFAULT_CHECKPOINT, Recipe
+from laur.input.store import PREFIX
 from laur.pipeline.engine import Engine
 from laur.pipeline.resolve import Resolved
 
@@ -84,7 +85,7 @@ class StandardPipeline:
         if n < 1:
             raise RecipeError(f"n is {n}; it must be at least 1")
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        fields = {"checkpoint": self.checkpoint, "style": self.style, **fields}
+        fields = {"checkpoint": self.checkpoint, "style": self.style, **fields, **self._named(fields)}
         jobs: list[Resolved] = []
         for text in prompts:
             first = self.engine.resolve(Recipe(prompt=text, seed=seed, **fields))
@@ -94,10 +95,21 @@ class StandardPipeline:
             seed += n
         return jobs
 
+    def _named(self, fields: dict[str, Any]) -> dict[str, str]:
+        """Pictures among the fields by their content; they are held by the pictures' plans."""
+        store = self.engine.library.inputs
+        found: dict[str, str] = {}
+        for name, add in (("image", store.add), ("mask", store.add_mask)):
+            value = fields.get(name)
+            if value is not None and not (isinstance(value, str) and value.startswith(PREFIX)):
+                found[name] = add(value).ref
+        return found
+
     def __call__(self, prompt: str | Sequence[str], *, n: int = 1, seed: int | None = None, **fields: Any) -> Result:
         """Draw `n` pictures of each prompt.
 
-        `fields` are those of a Recipe: steps, guidance, width, height, negative_prompt, adapters, sampler …
+        `fields` are those of a Recipe: steps, guidance, width, height, negative_prompt, adapters, sampler …; `image`
+        and `mask` may also be Pillow images, files or their bytes.
         Errors: RecipeError and the other LaurErrors.
         """
         jobs = self.plan(prompt, n=n, seed=seed, **fields)

@@ -54,6 +54,8 @@ def write_parameters(
         "Size": f"{recipe.width}x{recipe.height}" if recipe.width and recipe.height else None,
         "Model hash": model_hash or None,
         "Model": _plain(model),
+        "Denoising strength": _number(recipe.strength) if recipe.image and recipe.strength is not None else None,
+        "Mask blur": _number(recipe.mask_blur) if recipe.mask and recipe.mask_blur is not None else None,
         "Clip skip": recipe.clip_skip if recipe.clip_skip > 1 else None,
         # A1111's default draws noise on the GPU; ours is what its "CPU" draws
         "RNG": "CPU",
