@@ -111,8 +111,10 @@ def test_every_caption_of_a_picture_comes_up(sd1: LoadedCheckpoint, data: Traini
 def test_stored_text_states_are_those_computed(family: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     """To half precision; and none are computed while they are there."""
     loaded: LoadedCheckpoint = request.getfixturevalue(family)
-    stored = Conditioner(loaded, made(loaded, tmp_path / "stored", 3, text_states=True), 0.2, CPU)
-    computed = Conditioner(loaded, made(loaded, tmp_path / "plain", 3), 0.2, CPU)
+    plain: TrainingSet = request.getfixturevalue("data" if family == "sd1" else "wide")
+    sides = (64, 64) if family == "sd1" else (110, 80)
+    stored = Conditioner(loaded, made(loaded, tmp_path, 3, sides=sides, text_states=True), 0.2, CPU)
+    computed = Conditioner(loaded, plain, 0.2, CPU)
     stored._text = None  # type: ignore[assignment]
     one, other = stored.conditions(FEW, draws(3)), computed.conditions(FEW, draws(3))
     torch.testing.assert_close(one.context, other.context, atol=4e-3, rtol=2e-3)

@@ -17,7 +17,7 @@ from laur.train.data.sources import icon_sets
 from laur.train.data.sources.icon import Icon
 from laur.train.data.sources.icons import Icons
 from laur.train.data.sources.names import Names, code_of
-from laur.train.data.sources.npm import Package, Packages
+from laur.train.data.sources.npm import REGISTRY, Package, Packages
 
 BODY = '<circle cx="16" cy="16" r="12" fill="#e02020"/>'
 INK = '<path d="M4 4h24v24H4z" fill="currentColor"/>'
@@ -283,3 +283,9 @@ def test_a_damaged_package_is_named(root: Path, tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(DataError, match=r"cannot read .*tabler.json"):
         icons(copy, "tabler")
+
+
+def test_tarballs_lie_where_the_registry_says() -> None:
+    """`npm view NAME dist.tarball`, of a package with a scope and of one without."""
+    assert icon_sets.ICONIFY.address(REGISTRY) == "https://registry.npmjs.org/@iconify/json/-/json-2.2.535.tgz"
+    assert icon_sets.EMOJILIB.address(REGISTRY + "/") == "https://registry.npmjs.org/emojilib/-/emojilib-4.0.3.tgz"

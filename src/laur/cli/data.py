@@ -218,9 +218,14 @@ def _report(data: TrainingSet, folder: Path, *, as_json: bool) -> None:
         values = {"path": str(folder), "pictures": info.pictures, "skipped": info.skipped_count}
         typer.echo(json.dumps({**values, "styles": info.styles, "licences": info.licences, "model": info.model}))
         return
-    say(f"{info.pictures} pictures in {len(info.styles)} styles at {info.size} pixels, encoded by {info.model}")
+    styles = f" in {_counted(len(info.styles), 'style')}" if set(info.styles) != {""} else ""
+    say(f"{_counted(info.pictures, 'picture')}{styles} at {info.size} pixels, encoded by {info.model}")
     if info.skipped_count:
         named = [f"{name} ({reason})" for name, reason in list(info.skipped.items())[:NAMED]]
         more = f" and {info.skipped_count - len(named)} more, see set.json" if info.skipped_count > len(named) else ""
         say(f"{info.skipped_count} left out: {'; '.join(named)}{more}")
     typer.echo(str(folder))
+
+
+def _counted(count: int, thing: str) -> str:
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
