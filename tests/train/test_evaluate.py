@@ -1,5 +1,6 @@
 """`laur evaluate` on a tiny checkpoint and a tiny network of features; and the true Inception where it is installed."""
 
+import dataclasses
 import importlib.util
 import json
 import math
@@ -23,7 +24,9 @@ from laur.pipeline import scoring
 from laur.pipeline.engine import Engine
 from laur.train.data.reader import TrainingSet
 from laur.train.evaluate import features, measure, prompts, weights
+from laur.train.evaluate import run as evaluation
 from laur.train.evaluate.measure import Measured, Resamples
+from laur.train.evaluate.originals import originals
 from laur.train.evaluate.plots import over_steps
 from laur.train.evaluate.subjects import Plan, subjects
 
@@ -140,6 +143,37 @@ class TestCommand:
             ElementTree.fromstring(drawing)
         assert "data:image/jpeg;base64," in page
 
+    def test_with_a_set_all_are_also_measured_against_its_pictures(
+        self, checkpoint: Path, in_folder: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        del in_folder
+        tiny_set(Path("set"), checkpoint)
+        monkeypatch.setattr(prompts, "fold", lambda of: prompts.HELD_OUT)
+        monkeypatch.setattr(evaluation, "FEWEST", len(COLOURS))
+        arguments = [
+            "--data",
+            "set",
+            "--out",
+            "out",
+            "--adapter",
+            "none",
+            "--steps",
+            "1",
+            "--teacher-steps",
+            "1",
+            "--json",
+        ]
+        assert run(["evaluate", str(checkpoint), *arguments, "--size", "64", "--dtype", "float32"]) == 0
+        shown = capfd.readouterr()
+        assert "captions are not judged" in shown.err
+        result = json.loads(shown.out)
+        assert result["prompts"]["count"] == len(COLOURS)
+        rows = {row["role"]: row for row in result["subjects"]}
+        assert rows["teacher"]["against_data"].keys() >= {"kid", "fd", "mmd", "coverage"}
+        assert rows["student"]["against_data"]["fd"] != rows["student"]["metrics"]["fd"]
+        assert "against_data" in rows["yardstick"]
+        assert "own pictures" in Path("out/report.html").read_text()
+
     @pytest.mark.parametrize(
         ("arguments", "says"),
         [
@@ -231,12 +265,23 @@ class TestSubjects:
         assert not {r.seed for r in many} & {r.seed for r in reference.recipes(some, 3, None)}
 
     def test_a_distilled_model_is_no_teacher(self, checkpoint: Path) -> None:
-        import dataclasses
-
         info = Engine(str(checkpoint), dtype="float32").library.checkpoint(str(checkpoint))
         told = dataclasses.replace(info, guidance_embedding=True)
         with pytest.raises(TrainingError, match="--teacher"):
             subjects(Plan(model="lcm", steps=(4,)), told, told)
+
+
+class TestOriginals:
+    def test_pictures_are_those_of_the_set_or_decoded_from_its_latents(self, checkpoint: Path, tmp_path: Path) -> None:
+        data = TrainingSet.open(tiny_set(tmp_path / "set", checkpoint))
+        (kept,) = originals(data, [4, 1])
+        assert kept.shape == (2, 64, 64, 3)
+        assert kept.dtype == np.uint8
+        assert (kept[0, 32, 20] == (0, 128, 128)).all()  # teal
+        data.info = dataclasses.replace(data.info, keeps_pixels=False)
+        (decoded,) = originals(data, [4, 1])
+        assert decoded.shape == kept.shape
+        assert (decoded[0] != decoded[1]).any()
 
 
 class TestMeasures:
