@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from laur.core.checkpoint import Family
 from laur.core.errors import MismatchError
+from laur.optimize.layers import CROSS_ATTENTION_KEYS
+from laur.optimize.lora_file import LoraFile
 from laur.pipeline.loading.architecture import configs_folder, shipped
 
 if TYPE_CHECKING:
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from laur.pipeline.loading.load import LoadedCheckpoint
 
 SHIPPED = (Family.SD1, Family.SD2, Family.SDXL, Family.SSD1B, Family.SDXL_REFINER)
-"""Tried in this order: an SSD-1B adapter may fit SDXL too, whose layers have the same names."""
+"""Tried in this order. SSD-1B's layers are some of SDXL's, under the same names."""
 MINI = "mini"
 
 
@@ -61,7 +63,7 @@ def layers_for(adapter: BaseAdapter, model: str | None = None) -> tuple[str, dic
         layers = layers_of_checkpoint(load(model))
         adapter.check(layers)
         return model, layers
-    width: int | None = getattr(adapter, "text_width", None)
+    width = adapter.text_width if isinstance(adapter, LoraFile) else None
     reasons: list[str] = []
     for family in SHIPPED:
         if width is not None and shipped(family, "unet/config.json")["cross_attention_dim"] != width:
@@ -71,9 +73,20 @@ def layers_for(adapter: BaseAdapter, model: str | None = None) -> tuple[str, dic
         except MismatchError as error:
             reasons.append(str(error))
         else:
+            family = Family.SSD1B if family is Family.SDXL and _is_for_ssd1b(adapter) else family
             return family.value, layers_of(family)
     try:
         return layers_for(adapter, MINI)
     except MismatchError as error:
         reason = reasons[0] if reasons else str(error)
         raise MismatchError(f"{reason}; or give the model it was made for with --model") from None
+
+
+def _is_for_ssd1b(adapter: BaseAdapter) -> bool:
+    """Whether an adapter that fits SDXL fits SSD-1B too and changes the cross-attention in every block that is left."""
+    layers = layers_of(Family.SSD1B)
+    try:
+        changed = adapter.coverage(layers).placed if isinstance(adapter, LoraFile) else ()
+    except MismatchError:
+        return False
+    return {name for name in layers if name.endswith(CROSS_ATTENTION_KEYS[0])} <= set(changed)
