@@ -73,8 +73,8 @@ def layers_for(adapter: BaseAdapter, model: str | None = None) -> tuple[str, dic
         except MismatchError as error:
             reasons.append(str(error))
         else:
-            family = Family.SSD1B if family is Family.SDXL and _is_for_ssd1b(adapter) else family
-            return family.value, layers_of(family)
+            found = Family.SSD1B if family is Family.SDXL and _is_for_ssd1b(adapter) else family
+            return found.value, layers_of(found)
     try:
         return layers_for(adapter, MINI)
     except MismatchError as error:
