@@ -121,12 +121,10 @@ def plots(result: Mapping[str, Any]) -> list[str]:
         points = [(row["steps"], row["metrics"][key]) for row in students if key in row["metrics"]]
         if not points:
             continue
-        levels = [
-            Level(name, row["metrics"][key], colour)
-            for role, name, colour in LEVELS
-            for row in rows
-            if row["role"] == role and key in row["metrics"]
-        ]
+        by_role = {row["role"]: row["metrics"][key] for row in rows if key in row["metrics"]}
+        if "teacher" in by_role:
+            by_role.pop("reference", None)  # two lines of the same would only hide each other
+        levels = [Level(name, by_role[role], colour) for role, name, colour in LEVELS if role in by_role]
         metric = metrics.ALL[key]
         title = f"{metric.title}{', %' if metric.percent else ''} ({metric.better} is better)"
         found.append(over_steps(title, points, levels, scale=100 if metric.percent else 1))
