@@ -6,9 +6,10 @@ windows (see `laur.input.windows`), set one after the other along the length; th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,9 @@ from laur.core.errors import RecipeError
 from laur.core.plan import TextSpec
 from laur.input.vectorize import States, Vectorize
 from laur.input.windows import Frame, Reading, Windower
+
+if TYPE_CHECKING:
+    from laur.optimize.textual import TextualInversion
 
 _ROUNDING = 1e-4
 """A mean below this fraction of the root mean square says nothing: it is what rounding left."""
@@ -30,11 +34,21 @@ class EncoderPart:
     model: Any
     penultimate: bool = False
     """Whether the usual layer is the last but one, without its final norm (SDXL), or the last."""
+    learned: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    """Words with vectors (n, D) of their own, as textual inversion makes them."""
     windower: Windower = field(init=False)
+    _table: Tensor | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.model.eval()  # dropout would make the states random
-        self.windower = Windower(self.tokenizer, int(self.model.config.max_position_embeddings))
+        rows: dict[str, range] = {}
+        for word, vectors in self.learned.items():
+            begin = next(reversed(rows.values())).stop if rows else 0
+            rows[word] = range(begin, begin + len(vectors))
+        if self.learned:
+            embedding = self.model.get_input_embeddings().weight
+            self._table = torch.cat([v.to(embedding.device, embedding.dtype) for v in self.learned.values()])
+        self.windower = Windower(self.tokenizer, int(self.model.config.max_position_embeddings), rows)
 
     @property
     def width(self) -> int:
@@ -65,12 +79,35 @@ class EncoderPart:
         if getattr(self.model.config, "use_attention_mask", False):
             inputs["attention_mask"] = torch.tensor([frame.mask for frame in frames], device=device)
         depth = clip_skip - 1 + self.penultimate
-        output = self.model(**inputs, output_hidden_states=depth > 0)
+        with self._in_place(frames):
+            output = self.model(**inputs, output_hidden_states=depth > 0)
         states = output.last_hidden_state if depth == 0 else output.hidden_states[-1 - depth]
         if depth and not self.penultimate:
             states = self._norm(states)
         weights = torch.tensor([frame.weights for frame in frames], device=device)
         return emphasise(states, weights), getattr(output, "text_embeds", None)
+
+    @contextmanager
+    def _in_place(self, frames: Sequence[Frame]) -> Generator[None]:
+        """Learned vectors where the embedding would look up tokens: the networks take no vectors themselves."""
+        table = self._table
+        places = [(row, at, v) for row, frame in enumerate(frames) for at, v in frame.vectors.items()]
+        if table is None or not places:
+            yield
+            return
+
+        def put(module: Any, inputs: Any, output: Tensor) -> Tensor:
+            del module, inputs
+            rows, positions, vectors = (list(column) for column in zip(*places, strict=True))
+            output = output.clone()
+            output[rows, positions] = table[vectors]
+            return output
+
+        hook = self.model.get_input_embeddings().register_forward_hook(put)
+        try:
+            yield
+        finally:
+            hook.remove()
 
     def _norm(self, states: Tensor) -> Tensor:
         """CLIP's final norm, which an earlier layer has not had; BERT's layers end in their own."""
@@ -97,9 +134,32 @@ class TextEncoder(Vectorize[TextSpec]):
         self._weights = fingerprint
 
     @classmethod
-    def of(cls, pairs: Sequence[tuple[Any, Any]], *, xl: bool, fingerprint: str) -> TextEncoder:
-        """From (tokenizer, network) pairs; `xl` takes the last but one layer (SDXL, its refiner, SSD-1B)."""
-        return cls([EncoderPart(*pair, penultimate=xl) for pair in pairs], fingerprint=fingerprint)
+    def of(
+        cls,
+        pairs: Sequence[tuple[Any, Any]],
+        *,
+        xl: bool,
+        fingerprint: str,
+        inversions: Sequence[TextualInversion] = (),
+    ) -> TextEncoder:
+        """From (tokenizer, network) pairs; `xl` takes the last but one layer (SDXL, its refiner, SSD-1B).
+
+        `inversions` are words that prompts may use beside the tokenizers' own. Raises MismatchError for one that was
+        made for another text encoder, AdapterError for one that cannot be read; the first of two of one name counts.
+        """
+        # SDXL's refiner has the second of the two alone
+        names = ("text_encoder_2",) if xl and len(pairs) == 1 else ("text_encoder", "text_encoder_2")[: len(pairs)]
+        widths = {name: int(model.config.hidden_size) for name, (_, model) in zip(names, pairs, strict=True)}
+        learned: dict[str, dict[str, Tensor]] = {name: {} for name in names}
+        for inversion in inversions:
+            inversion.check(widths)
+            for name, vectors in inversion.vectors().items():
+                learned.get(name, {}).setdefault(inversion.token, vectors)
+            fingerprint += f"/{inversion.token}={inversion.sha256}"
+        parts = [
+            EncoderPart(*pair, penultimate=xl, learned=learned[name]) for name, pair in zip(names, pairs, strict=True)
+        ]
+        return cls(parts, fingerprint=fingerprint)
 
     @property
     def fingerprint(self) -> str:

@@ -7,8 +7,9 @@ then set one after the other. Knows tokenizers, not networks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from laur.core.errors import CheckpointError, RecipeError
@@ -27,6 +28,8 @@ class Piece(NamedTuple):
     weight: float
     word: int
     """Index into `Reading.words`."""
+    vector: int | None = None
+    """Row of the learned vectors that stands here, in place of the token's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,8 @@ class Frame:
     mask: list[int]
     """1 at begin, text and end; 0 at padding."""
     weights: list[float]
+    vectors: Mapping[int, int] = field(default_factory=dict[int, int])
+    """Learned vectors, by position: rows of the encoder's table."""
 
 
 def fill(
@@ -82,8 +87,11 @@ class Windower:
     them so; whoever needs others takes a tokenizer of their own.
     """
 
-    def __init__(self, tokenizer: Any, positions: int) -> None:
+    def __init__(self, tokenizer: Any, positions: int, learned: Mapping[str, range] | None = None) -> None:
         """`positions` is how many the network has; the tokenizer's own limit may be lower.
+
+        `learned` are words with vectors of their own (textual inversion), each with its rows in the encoder's table;
+        they are found in any case of letters, between characters that are not of a word.
 
         Raises CheckpointError where the tokenizer does not frame a text by one begin and one end token.
         """
@@ -99,6 +107,10 @@ class Windower:
         self._pad = self._end if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
         comma = self._ids(",")
         self._comma = comma[0] if len(comma) == 1 else None
+        self._learned = {name.lower(): rows for name, rows in (learned or {}).items()}
+        longest_first = sorted(self._learned, key=len, reverse=True)
+        names = "|".join(map(re.escape, longest_first))
+        self._mark = re.compile(rf"(?<!\w)({names})(?!\w)", re.IGNORECASE) if names else None
 
     def read(self, prompt: str) -> Reading:
         """Raises RecipeError for a text that needs more than WINDOW_LIMIT windows, or that is not valid Unicode."""
@@ -119,10 +131,25 @@ class Windower:
         spare = self.size - len(window) - 2
         ids = [self._begin, *(piece.id for piece in window), self._end, *[self._pad] * spare]
         weights = [1.0, *(piece.weight for piece in window), 1.0, *[1.0] * spare]
-        return Frame(ids, [1] * (self.size - spare) + [0] * spare, weights)
+        vectors = {1 + place: piece.vector for place, piece in enumerate(window) if piece.vector is not None}
+        return Frame(ids, [1] * (self.size - spare) + [0] * spare, weights, vectors)
 
     def _pieces(self, segment: Segment, words: list[str]) -> list[Piece]:
-        """The segment's tokens; its words are appended to `words`."""
+        """The segment's tokens and learned vectors; its words are appended to `words`."""
+        if self._mark is None:
+            return self._tokens(segment, words)
+        pieces: list[Piece] = []
+        for number, text in enumerate(self._mark.split(segment.text)):
+            if number % 2 == 0:
+                pieces += self._tokens(Segment(text, segment.weight), words)
+                continue
+            words.append(text)
+            # its id is never looked up; that of the beginning is neither a comma nor an end, by which CLIP pools
+            rows = self._learned[text.lower()]
+            pieces += [Piece(self._begin, segment.weight, len(words) - 1, row) for row in rows]
+        return pieces
+
+    def _tokens(self, segment: Segment, words: list[str]) -> list[Piece]:
         read = self._tokenizer(
             segment.text, add_special_tokens=False, return_offsets_mapping=True, truncation=False, verbose=False
         )
