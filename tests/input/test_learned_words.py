@@ -9,8 +9,8 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import save_file
+from tiny_text import clip, clip_tokenizer
 
-from helpers.tiny import tiny_parts, tiny_tokenizer
 from laur.core.errors import MismatchError
 from laur.core.plan import TextSpec
 from laur.input.text import TextEncoder
@@ -18,18 +18,9 @@ from laur.optimize.textual import TextualInversion
 
 
 @pytest.fixture(scope="module")
-def parts():
-    return tiny_parts("sd1")
-
-
-@pytest.fixture(scope="module")
-def pair(parts):
-    return tiny_tokenizer(), parts["text_encoder"]
-
-
-@pytest.fixture(scope="module")
-def xl_parts():
-    return tiny_parts("sdxl")
+def pair():
+    tokenizer = clip_tokenizer()
+    return tokenizer, clip(tokenizer, width=64)
 
 
 def vectors(rows: int, width: int, seed: int = 1) -> torch.Tensor:
@@ -46,15 +37,15 @@ def encode(encoder: TextEncoder, prompt: str) -> torch.Tensor:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_states_are_those_of_diffusers(tmp_path, parts, pair):
+def test_the_states_are_those_of_diffusers(tmp_path, pair):
     found = inversion(tmp_path, "toy", {"<cat-toy>": vectors(3, 64)})
     ours = TextEncoder.of([pair], xl=False, fingerprint="x", inversions=[found])
     plain = TextEncoder.of([pair], xl=False, fingerprint="x")
     pipe = StableDiffusionPipeline(
-        vae=parts["vae"],
-        unet=parts["unet"],
-        text_encoder=copy.deepcopy(parts["text_encoder"]),
-        tokenizer=tiny_tokenizer(),
+        vae=None,
+        unet=None,
+        text_encoder=copy.deepcopy(pair[1]),
+        tokenizer=clip_tokenizer(),
         scheduler=None,
         safety_checker=None,
         feature_extractor=None,
@@ -87,10 +78,10 @@ def test_a_word_has_its_positions_and_its_weight(tmp_path, pair):
     assert ours.windows("toy " * 25) == 1 and ours.windows("toy " * 26) == 2
 
 
-def test_both_encoders_of_sdxl_take_their_own(tmp_path, xl_parts, pair):
+def test_both_encoders_of_sdxl_take_their_own(tmp_path, pair):
     state = {"clip_l": vectors(2, 64), "clip_g": vectors(2, 128, seed=2)}
     found = inversion(tmp_path, "toy", state)
-    pairs = [(pair[0], xl_parts["text_encoder"]), (pair[0], xl_parts["text_encoder_2"])]
+    pairs = [pair, (pair[0], clip(pair[0], width=128, projection=32))]
     ours = TextEncoder.of(pairs, xl=True, fingerprint="x", inversions=[found])
     plain = TextEncoder.of(pairs, xl=True, fingerprint="x")
     one, other = encode(ours, "a toy"), encode(plain, "a toy")
