@@ -85,6 +85,7 @@ class Report:
 @collector_paused()
 def open_engine(order: Order) -> Engine:
     """An engine for the order's model. Adapters come first, as a wrong name of one is found sooner than a model."""
+    from laur.pipeline.chosen import check_name
     from laur.pipeline.device import choose
     from laur.pipeline.engine import Engine
     from laur.pipeline.library import Library
@@ -94,7 +95,7 @@ def open_engine(order: Order) -> Engine:
     for picture in order.inputs:
         library.inputs.add(picture)
     for name in [ref.name for ref in recipe.adapters or ()] + ([recipe.style] if recipe.style else []):
-        library.adapter(name)
+        check_name(name, library)
     name = recipe.checkpoint or DEFAULT_CHECKPOINT
     library.checkpoint(name, prediction=recipe.prediction, variant=order.variant)
     return Engine(name, prediction=recipe.prediction, library=library, previews=order.previews)

@@ -131,8 +131,10 @@ def _at_hand(
     given = {library.adapter(name).sha256: name for name in files}
     adapters: list[AdapterRef] = []
     style = recipe.style
+    family = _family(recipe, library)
     for ref in recipe.adapters or ():
-        name = next((n for n in _names(ref, given) if _is_content(library, n, ref.sha256, anyway=anyway)), None)
+        names = _names(ref, given)
+        name = next((n for n in names if _is_content(library, n, ref.sha256, family=family, anyway=anyway)), None)
         if name is None:
             missing.append(f"adapter {ref.name}{_hash(ref.sha256)}")
         else:
@@ -199,12 +201,19 @@ def _names(ref: AdapterRef, given: Mapping[str, str]) -> Iterator[str]:
         yield from (entry.name for entry in known() if entry.path is not None)
 
 
-def _is_content(library: Library, name: str, sha256: str | None, *, anyway: bool) -> bool:
+def _is_content(library: Library, name: str, sha256: str | None, *, family: str, anyway: bool) -> bool:
     try:
-        here = library.adapter(name).sha256
+        here = library.adapter(name, family).sha256
     except (NotFoundError, AdapterError):
         return False
     return anyway or sha256 is None or here == sha256
+
+
+def _family(recipe: Recipe, library: Library) -> str:
+    try:
+        return library.checkpoint(recipe.checkpoint or DEFAULT_CHECKPOINT, prediction=recipe.prediction).family.value
+    except NotFoundError:  # said with all else that is missing
+        return "mini"
 
 
 def _hash(sha256: str | None) -> str:

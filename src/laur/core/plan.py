@@ -29,17 +29,27 @@ class TextSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterUse:
+    """An adapter by content, and how much of it."""
+
+    sha256: str
+    weight: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RowSpec:
     """One row of every step of a stage."""
 
     text: TextSpec
     size_ids: tuple[float, ...] | None = None
     guidance_embedding: float | None = None
+    adapters: tuple[AdapterUse, ...] = ()
+    """Of this row alone, beside the stage's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Combine:
-    """From a plan's own rows to its one prediction: the sum of weight · row.
+    """From a plan's own rows to its one prediction: the sum of mask · weight · row.
 
     With `rescale` = phi the sum is pulled towards the standard deviation of row `reference`
     (arXiv 2305.08891, section 3.4).
@@ -48,14 +58,8 @@ class Combine:
     weights: tuple[float, ...]
     rescale: float = 0.0
     reference: int = -1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdapterUse:
-    """An adapter by content, and how much of it."""
-
-    sha256: str
-    weight: float
+    regions: tuple[str | None, ...] = ()
+    """Where each row counts, as AdapterRef.region says it, None where no region lies; empty: each counts everywhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

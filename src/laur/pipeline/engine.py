@@ -19,6 +19,7 @@ from laur.pipeline.device import choose
 from laur.pipeline.events import END, Admitted, Cancelled, Done, Event, Failed, Progress, Ticket
 from laur.pipeline.lanes import Lanes, RowCap
 from laur.pipeline.library import Library
+from laur.pipeline.regions import predict
 from laur.pipeline.resolve import Resolved, resolve
 from laur.pipeline.running import Running
 
@@ -136,8 +137,8 @@ class Engine:
             return events
         rows = [row for group in groups for row in group]
         try:
-            denoiser = self.library.denoiser(stage.checkpoint, stage.adapters)
-            predictions = denoiser.predict(rows)
+            specs = [spec for running in batch for spec in running.stage.rows]
+            predictions = predict(self.library, stage, specs, rows)
         except LaurError as error:
             return [*events, *(self._fail(running, error) for running in batch)]
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
@@ -210,7 +211,7 @@ class Engine:
 
         with torch.inference_mode():
             step, checkpoint = running.step, running.stage.checkpoint
-            prediction = combine(part, running.stage.combine)
+            prediction = combine(part, running.stage.combine, running.shares)
             latent, x0 = advance(step, running.latent, prediction, running.noise(), running.x0)
             if running.has_hooks and step.q:  # where q is 0, x0 is the latent itself
                 x0 = running.hooked(x0)

@@ -94,10 +94,16 @@ class Library:
         self._infos[loaded.info.name, None] = loaded.info
         self._loaded[loaded.info.key] = loaded
 
-    def adapter(self, name: str) -> BaseAdapter:
-        """The adapter of that name or file, found anew where another has been registered under the name since."""
-        from laur.optimize import ADAPTERS
+    def adapter(self, name: str, family: str = "mini") -> BaseAdapter:
+        """The adapter of that name or file, found anew where another has been registered under the name since.
 
+        The name of a style means its file for that family of models.
+        """
+        from laur.optimize import ADAPTERS
+        from laur.style.lookup import form_of, is_style
+
+        if is_style(name) and (file := form_of(name, family).file) is not None:
+            name = str(file)
         known = self._names.get(name)
         if known is None or known[0] is not ADAPTERS.source(name):
             from laur.optimize.catalogue import find

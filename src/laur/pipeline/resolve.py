@@ -6,7 +6,6 @@ Resolving a filled Recipe gives it back unchanged.
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,9 @@ from laur.core.sampler.build import build_table, split_at
 from laur.core.sampler.table import SamplerTable
 from laur.core.sampler.timesteps import ORIGINAL_STEPS
 from laur.optimize.accelerators import trailing
-from laur.pipeline import given
+from laur.pipeline import chosen, given, stages
+from laur.pipeline.chosen import same_content
+from laur.pipeline.regions import check_local
 
 if TYPE_CHECKING:
     from laur.input.image import InputPicture
@@ -31,8 +32,6 @@ AESTHETIC_SCORE, NEGATIVE_AESTHETIC_SCORE = 6.0, 2.5
 """What SDXL's refiner is told, as diffusers tells it."""
 REFINER_START = 0.8
 LCM_GUIDANCE_LIMIT = 2.0
-SEED_RANGE = 2**32
-"""Drawn seeds stay in A1111's range."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,21 +49,23 @@ def resolve(recipe: Recipe, library: Library) -> Resolved:
     """Fill `recipe` and plan it. Errors: RecipeError, NotFoundError, CheckpointError, AdapterError, ResourceError."""
     name = recipe.checkpoint or DEFAULT_CHECKPOINT
     checkpoint = library.checkpoint(name, prediction=recipe.prediction)
-    _same_content("checkpoint", name, recipe.checkpoint_sha256, checkpoint.sha256)
-    asked, (recipe, pictures) = recipe, given.fill(recipe, checkpoint, library.inputs)
-    adapters = _adapters(recipe, checkpoint, library)
-    filled = _fill(recipe, checkpoint, adapters)
+    same_content("checkpoint", name, recipe.checkpoint_sha256, checkpoint.sha256)
+    asked, (recipe, tagged) = recipe, chosen.spoken(recipe)
+    recipe, pictures = given.fill(recipe, checkpoint, library.inputs)
+    found = chosen.choose(recipe, tagged, checkpoint, library)
+    adapters = found.found
+    filled = _fill(recipe.replace(prompt=found.prompt), checkpoint, adapters)
     warnings = [*_warnings(filled, checkpoint, adapters), *_without_effect(asked, filled, checkpoint)]
-    stages = _stages(filled, checkpoint, adapters, library)
+    planned = _stages(filled, checkpoint, library)
     if filled.refiner is not None:
         refiner = library.checkpoint(filled.refiner)
-        _same_content("refiner", filled.refiner, recipe.refiner_sha256, refiner.sha256)
+        same_content("refiner", filled.refiner, recipe.refiner_sha256, refiner.sha256)
         filled = filled.replace(refiner_sha256=refiner.sha256)
     assert filled.width and filled.height and filled.seed is not None
     down = checkpoint.downscale
     shape = (checkpoint.latent_channels, -(-filled.height // down), -(-filled.width // down))
     plan = Plan(
-        stages=stages,
+        stages=planned,
         seed=filled.seed,
         latent_shape=shape,
         width=filled.width,
@@ -73,35 +74,6 @@ def resolve(recipe: Recipe, library: Library) -> Resolved:
     )
     library.require_memory(plan, checkpoint)
     return Resolved(plan, filled, tuple(warnings), pictures)
-
-
-def _same_content(what: str, name: str, recorded: str | None, found: str) -> None:
-    if recorded is not None and recorded != found:
-        raise RecipeError(
-            f"the {what} {name} is {found[:10]} here, but the recipe was made with {recorded[:10]}; "
-            f"point it at that file, or leave {what}_sha256 out to draw with this one"
-        )
-
-
-def _adapters(recipe: Recipe, checkpoint: Checkpoint, library: Library) -> list[tuple[AdapterRef, BaseAdapter]]:
-    """The recipe's adapters with their content, the checkpoint's own acceleration among them where it is wanted."""
-    # a filled recipe has both; the hash alone only says which weights are meant
-    recorded = recipe.checkpoint_sha256 is not None and recipe.adapters is not None
-    found = [(ref, library.adapter(ref.name)) for ref in recipe.adapters or ()]
-    if recipe.style is not None:
-        style = library.adapter(recipe.style)
-        if all(adapter.sha256 != style.sha256 for _, adapter in found):  # a filled recipe names it already
-            found.append((AdapterRef(name=recipe.style), style))
-    for ref, adapter in found:
-        _same_content("adapter", ref.name, ref.sha256, adapter.sha256)
-    wants = recipe.sampler is None or recipe.sampler in DISTILLED
-    has = checkpoint.guidance_embedding or any(adapter.recommends.accelerates for _, adapter in found)
-    if wants and not has and not recorded and recipe.adapters != ():
-        own = [AdapterRef(name=name) for name in checkpoint.defaults.adapters]
-        found = [(ref, library.adapter(ref.name)) for ref in own] + found
-    for _, adapter in found:
-        library.require_fit(checkpoint.key, adapter)
-    return [(AdapterRef(name=ref.name, weight=ref.weight, sha256=adapter.sha256), adapter) for ref, adapter in found]
 
 
 def _fill(recipe: Recipe, checkpoint: Checkpoint, adapters: list[tuple[AdapterRef, BaseAdapter]]) -> Recipe:
@@ -130,7 +102,6 @@ def _fill(recipe: Recipe, checkpoint: Checkpoint, adapters: list[tuple[AdapterRe
     steps = len(timesteps) if timesteps is not None else (recipe.steps or steps)
     native = checkpoint.native_size
     return recipe.replace(
-        seed=secrets.randbelow(SEED_RANGE) if recipe.seed is None else recipe.seed,
         steps=steps,
         timesteps=timesteps,
         guidance=float(guidance if recipe.guidance is None else recipe.guidance),
@@ -199,13 +170,10 @@ def _without_effect(asked: Recipe, filled: Recipe, checkpoint: Checkpoint) -> li
     return notes
 
 
-def _stages(
-    recipe: Recipe, checkpoint: Checkpoint, adapters: list[tuple[AdapterRef, BaseAdapter]], library: Library
-) -> tuple[Stage, ...]:
-    uses = tuple(AdapterUse(sha256=adapter.sha256, weight=ref.weight) for ref, adapter in adapters)
+def _stages(recipe: Recipe, checkpoint: Checkpoint, library: Library) -> tuple[Stage, ...]:
     table = _table(recipe, checkpoint)
     if recipe.refiner is None:
-        return (_stage(recipe, checkpoint, table, uses, library),)
+        return _split(recipe, checkpoint, table, recipe.adapters or (), library)
     refiner = library.checkpoint(recipe.refiner)
     if (refiner.latent_channels, refiner.latent_scale) != (checkpoint.latent_channels, checkpoint.latent_scale):
         raise RecipeError(
@@ -221,9 +189,22 @@ def _stages(
             "use more steps or another refiner start"
         )
     return (
-        _stage(recipe, checkpoint, first, uses, library),
-        _stage(recipe, refiner, second, (), library),
+        *_split(recipe, checkpoint, first, recipe.adapters or (), library),
+        *_split(recipe, refiner, second, (), library),
     )
+
+
+def _split(
+    recipe: Recipe, checkpoint: Checkpoint, table: SamplerTable, refs: tuple[AdapterRef, ...], library: Library
+) -> tuple[Stage, ...]:
+    """One checkpoint's stages: several where adapters act in a part of the run."""
+
+    def make(table: SamplerTable, uses: tuple[AdapterUse, ...], prompt: str) -> Stage:
+        return _stage(recipe.replace(prompt=prompt), checkpoint, table, uses, library)
+
+    found = stages.split(table, refs, recipe.prompt, make)
+    check_local([use for stage in found for row in stage.rows for use in row.adapters], library)
+    return found
 
 
 def _table(recipe: Recipe, checkpoint: Checkpoint) -> SamplerTable:

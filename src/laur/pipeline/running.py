@@ -10,6 +10,7 @@ from laur.core.errors import AdapterError
 from laur.core.noise import Noise
 from laur.core.plan import Stage
 from laur.core.sampler.table import StepCoefficients
+from laur.pipeline.regions import shares
 
 if TYPE_CHECKING:
     import numpy as np
@@ -151,5 +152,6 @@ class Running:
             (self._library.by_content(use.sha256), use.weight) for use in stage.adapters
         ]
         self._states: list[States] = [
-            self._library.encode(stage.checkpoint, stage.adapters, spec.text) for spec in stage.rows
+            self._library.encode(stage.checkpoint, (*stage.adapters, *spec.adapters), spec.text) for spec in stage.rows
         ]
+        self.shares = shares(stage.combine.regions, self.ticket.plan, self._library)

@@ -1,0 +1,1 @@
+"""Styles after schools of painting."""

@@ -1,0 +1,158 @@
+"""Style cards: what a style is called, what calls it in a prompt, and which file draws it on which family of models.
+
+A card is a small TOML file, NAME.toml; beside it lies the adapter that it names:
+
+    words = "Thick oil paint on a brown ground."
+    teacher = "oil"                     # which of laur.style.teachers it was learned from, if any
+    note = "…"                          # what one should know, such as where it is weak
+
+    [mini]                              # a family of models: mini, sd1, sd2, sdxl, ssd-1b
+    file = "oil.safetensors"            # beside the card; without one the words alone are used
+    trigger_words = ["oil painting"]
+    weight = 1.0
+    licence = "Apache-2.0"
+
+    [sdxl]
+    hub = "someone/some-lora"           # where the file is from; Laur fetches nothing by itself
+
+Shipped cards lie in the packages artistic, genre and medium; users put theirs into $LAUR_HOME/styles, in folders of
+those names or without.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from laur.core.errors import AdapterError, NotFoundError
+from laur.core.places import home_folder
+
+KINDS = ("artistic", "genre", "medium")
+FAMILIES = ("mini", "sd1", "sd2", "sdxl", "ssd-1b")
+LONGEST = 100_000
+"""Bytes of a card."""
+_PACKAGE = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """A style on one family of models."""
+
+    file: Path | None = None
+    """The adapter; None: its words alone."""
+    hub: str = ""
+    """Where such a file can be had."""
+    trigger_words: tuple[str, ...] = ()
+    weight: float = 1.0
+    licence: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """One style."""
+
+    name: str
+    kind: str
+    """artistic, genre, medium, or own."""
+    words: str
+    teacher: str = ""
+    note: str = ""
+    origin: str = "shipped"
+    """shipped or user."""
+    forms: Mapping[str, Form] = field(default_factory=dict[str, Form])
+    """By family."""
+
+    def triggers(self, family: str) -> tuple[str, ...]:
+        """What calls it in a prompt."""
+        form = self.forms.get(family)
+        return form.trigger_words if form else ()
+
+
+def shipped() -> list[Card]:
+    """Those of this package, by kind and name."""
+    return [read(path, kind) for kind in KINDS for path in sorted((_PACKAGE / kind).glob("*.toml"))]
+
+
+def user_folder() -> Path:
+    """Where users put theirs: $LAUR_HOME/styles, or the same in the user's data folder."""
+    return home_folder() / "styles"
+
+
+def known() -> dict[str, Card]:
+    """All, by name; a user's card stands before a shipped one of that name. Errors: AdapterError for a broken card."""
+    return {name: read(path, kind) for name, (path, kind) in _paths().items()}
+
+
+def is_known(name: str) -> bool:
+    """Whether there is a card of that name. Reads none."""
+    return name in _paths()
+
+
+def card(name: str) -> Card:
+    """Errors: NotFoundError with the nearest name, AdapterError for a broken card."""
+    paths = _paths()
+    if name not in paths:
+        from laur.optimize.registry import hint
+
+        raise NotFoundError(f"no style is called {name!r}{hint(name, paths)}; see: laur styles")
+    return read(*paths[name])
+
+
+def read(path: Path, kind: str) -> Card:
+    """Errors: AdapterError in one line."""
+    try:
+        if path.stat().st_size > LONGEST:
+            raise ValueError(f"it has more than {LONGEST:,} bytes")
+        values = tomllib.loads(path.read_text("utf-8"))
+        forms = {name: _form(path, name, values.pop(name)) for name in FAMILIES if name in values}
+        given = {key: _text(key, values.pop(key)) for key in ("words", "teacher", "note", "kind") if key in values}
+        if values:
+            raise ValueError(f"it has {sorted(values)[0]!r}, which is not known")
+        origin = "shipped" if path.is_relative_to(_PACKAGE) else "user"
+        return Card(name=path.stem, origin=origin, forms=forms, **{"words": "", "kind": kind, **given})
+    except OSError as error:
+        raise AdapterError(f"the style card {path} cannot be read: {error.strerror}") from None
+    except (ValueError, TypeError) as error:  # also bad TOML and bad UTF-8
+        raise AdapterError(f"the style card {path} is broken: {' '.join(str(error).split())}") from None
+
+
+def _paths() -> dict[str, tuple[Path, str]]:
+    """Card and kind by name."""
+    found: dict[str, tuple[Path, str]] = {}
+    for root in (_PACKAGE, user_folder()):
+        for kind in KINDS:
+            found |= {path.stem: (path, kind) for path in sorted((root / kind).glob("*.toml"))}
+    found |= {path.stem: (path, "own") for path in sorted(user_folder().glob("*.toml"))}
+    return found
+
+
+def _form(path: Path, family: str, value: object) -> Form:
+    if not isinstance(value, dict):
+        raise ValueError(f"[{family}] must be a table")
+    table = cast("dict[str, Any]", value)
+    known = {"file", "hub", "trigger_words", "weight", "licence"}
+    if unknown := sorted(set(table) - known):
+        raise ValueError(f"[{family}] has {unknown[0]!r}; known are {', '.join(sorted(known))}")
+    words = table.get("trigger_words", [])
+    if not isinstance(words, list):
+        raise ValueError(f"trigger_words of [{family}] must be a list of texts")
+    weight = table.get("weight", 1.0)
+    if isinstance(weight, bool) or not isinstance(weight, int | float):
+        raise ValueError(f"weight of [{family}] must be a number")
+    file = _text("file", table.get("file", ""))
+    return Form(
+        file=path.parent / file if file else None,
+        hub=_text("hub", table.get("hub", "")),
+        trigger_words=tuple(_text("trigger_words", word) for word in cast("list[object]", words)),
+        weight=float(weight),
+        licence=_text("licence", table.get("licence", "")),
+    )
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be text")
+    return value

@@ -1,0 +1,1 @@
+"""Styles after genres of stories: their palette, light and place."""

@@ -1,0 +1,35 @@
+"""From a style's name and a family of models to the file that draws it there, and its words."""
+
+from __future__ import annotations
+
+from laur.core.errors import NotFoundError
+from laur.style import cards
+from laur.style.cards import Form
+
+
+def is_style(name: str) -> bool:
+    """Whether a name means a style's card. Adapters of the user's and registered ones go first; nothing is read."""
+    from laur.optimize.catalogue import known
+
+    return cards.is_known(name) and all(entry.name != name for entry in known())
+
+
+def form_of(name: str, family: str) -> Form:
+    """What a style is on a family of models; its file, if it names one, is there.
+
+    Errors: NotFoundError that says where the file can be had; AdapterError for a broken card.
+    """
+    card = cards.card(name)
+    form = card.forms.get(family)
+    if form is None:
+        known = ", ".join(card.forms) or "none"
+        raise NotFoundError(f"style {name} has no form for {family} models (it has: {known}); add one to its card")
+    if form.file is None or form.file.is_file():
+        return form
+    if form.hub:
+        folder = cards.user_folder()
+        raise NotFoundError(
+            f"style {name} needs {form.file.name} on {family} models; get it from {form.hub} "
+            f"(hf download {form.hub} {form.file.name}) and put it beside a copy of the card in {folder}"
+        )
+    raise NotFoundError(f"style {name} lacks its file {form.file}; put it there, or train it with: make styles")

@@ -1,0 +1,1 @@
+"""Styles after what a picture is made with: oil, watercolour, pencil, ink, pixels, paper."""
