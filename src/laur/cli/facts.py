@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -167,6 +168,8 @@ def _lora(adapter: LoraFile) -> dict[str, Any]:
         "made_for": info.made_for,
         "rank": ranks[0] if len(ranks) == 1 else ranks,
         "layers": dict(info.layers),
+        "kinds": dict(info.kinds),
+        "left": dict(Counter(info.left.values())),
         "dtypes": list(info.dtypes),
         "metadata": {key: _short(value) for key, value in info.metadata.items()},
     }
