@@ -60,9 +60,13 @@ def test_sdxl_from_a_picture(tmp_path: Path) -> None:
     assert psnr(ours(folder, sampler="euler", steps=6, guidance=5.0, strength=0.7), reference) >= 45
 
 
-@pytest.mark.parametrize("strength", [0.7, 1.0])
 @pytest.mark.parametrize(
-    ("family", "kind"), [("sd1", StableDiffusionInpaintPipeline), ("sdxl", StableDiffusionXLInpaintPipeline)]
+    ("family", "kind", "strength"),
+    [
+        ("sd1", StableDiffusionInpaintPipeline, 0.7),
+        ("sd1", StableDiffusionInpaintPipeline, 1.0),
+        ("sdxl", StableDiffusionXLInpaintPipeline, 0.7),
+    ],
 )
 def test_inpainting_draws_in_diffusers_order(tmp_path: Path, family: str, kind: Any, strength: float) -> None:
     folder = tiny_folder(family, tmp_path / family)

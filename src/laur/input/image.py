@@ -15,7 +15,7 @@ import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -31,7 +31,7 @@ PIXEL_LIMIT = 64 * 2**20
 """Pixels of a picture that is read, some 8192 x 8192: what a small file unpacks to is bounded before it is."""
 FILE_LIMIT = 128 * 2**20
 """Bytes of a file that is read."""
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM")
+FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM")
 """As Pillow names them; of several frames the first is taken."""
 
 
@@ -73,14 +73,12 @@ class InputPicture:
 
 def read_picture(source: PictureSource) -> InputPicture:
     """A picture in its canonical form. Raises PictureError: no such file, damaged, no known format, too large."""
-    image = _opened(source)
-    if _is_transparent(image):
+    image = _eight_bits(_opened(source))
+    if image.mode == "RGBA":
         from PIL import Image
 
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return InputPicture(np.array(_eight_bits(image).convert("RGB")))
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return InputPicture(np.array(image.convert("RGB")))
 
 
 def read_mask(source: PictureSource) -> InputPicture:
@@ -88,10 +86,13 @@ def read_mask(source: PictureSource) -> InputPicture:
 
     So white on black says the same as a hole in an opaque picture. Raises PictureError.
     """
-    image = _opened(source)
-    if _is_transparent(image):
-        return InputPicture(255 - np.array(image.convert("RGBA"))[:, :, 3])
-    return InputPicture(np.array(_eight_bits(image).convert("L")))
+    image = _eight_bits(_opened(source))
+    if image.mode == "RGBA":
+        alpha = np.array(image)[:, :, 3]
+        if int(alpha.min()) < 255:
+            return InputPicture(255 - alpha)
+        image = image.convert("RGB")
+    return InputPicture(np.array(image.convert("L")))
 
 
 def _opened(source: PictureSource) -> Image:
@@ -110,8 +111,7 @@ def _opened(source: PictureSource) -> Image:
         except PictureError:
             raise
         except UnidentifiedImageError:
-            known = ", ".join(FORMATS).replace(", MPO", "")
-            raise PictureError(f"{name} is not a picture that can be read; known are {known}") from None
+            raise PictureError(f"{name} is not a picture that can be read; known are {', '.join(FORMATS)}") from None
         except Image.DecompressionBombError:
             raise PictureError(
                 f"{name} has more than the {PIXEL_LIMIT:,} pixels that are read; scale it down"
@@ -158,16 +158,8 @@ def _content(source: str | os.PathLike[str] | bytes) -> tuple[bytes, str]:
     return content, str(path)
 
 
-def _is_transparent(image: Image) -> bool:
-    """Whether any transparency is declared, and not all of it opaque."""
-    if not image.has_transparency_data:
-        return False
-    low: Any = image.convert("RGBA").getchannel("A").getextrema()[0]
-    return low < 255
-
-
 def _eight_bits(image: Image) -> Image:
-    """16-bit grey scaled down, which Pillow would clip; other modes as they are."""
+    """16-bit grey scaled down, which Pillow would clip; RGBA where any transparency is declared."""
     from PIL import Image
 
     if image.mode.startswith("I"):  # I;16 and its byte orders, and I where Pillow widened it
@@ -176,4 +168,4 @@ def _eight_bits(image: Image) -> Image:
     if image.mode == "F":  # 0 to 1, as floating-point files hold light
         values = np.nan_to_num(np.asarray(image), nan=0.0)
         return Image.fromarray((values.clip(0, 1) * 255).round().astype(np.uint8))
-    return image
+    return image.convert("RGBA") if image.has_transparency_data else image
