@@ -174,7 +174,7 @@ _TONE = r"(?:medium-light|medium-dark|light|medium|dark)"
 _SKIN = re.compile(rf"(?:^|-){_TONE}-skin-tone|-(?:type-[1-6](?:-[2-6])?)$")
 _SHORT_SKIN = re.compile(rf"(.+?)(?:-{_TONE})+")
 _VARIANT = re.compile(
-    r"family-.+|flag-(?!in-hole).+|.*-flag|keycap.*|digit-.+|letter-.+|regional-indicator.*|circledlatin.*|tag-.+"
+    r"family-.+|flag-(?!in-hole).+|.*-flag|keycap.*|digit-.+|letter-.+|regional-indicator.*|circledlatin.*|cjkunified.*|tag-.+"
 )
 
 

@@ -25,8 +25,6 @@ from laur.train.data.sources.names import Concept, Names, read_json
 
 _GLYPH = 512
 """Pixels a side that a font's glyph is drawn at before it is laid on the canvas."""
-_LONGEST_RUN = 9
-"""Letters of a name written without spaces that may still be one word."""
 
 
 class Shelf(Protocol):
@@ -99,12 +97,12 @@ class Iconify:
         )
 
     def _called(self, title: str, concept: Concept | None) -> str:
-        """An emoji's proper name, else the key's words; empty where they run together."""
+        """An emoji's proper name, else the key's words; empty where they run together and cannot be told apart."""
         if not self._set.emoji:
             return title
         if concept is not None:
             return concept.name
-        return title if " " in title or len(title) <= _LONGEST_RUN else ""
+        return title if " " in title else self._names.split(title)
 
     def _title(self, key: str) -> str:
         """The key in words; empty for what is not wanted of the set, and for single letters and digits."""

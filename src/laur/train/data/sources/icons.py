@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,12 +47,14 @@ class Icons:
         used = (ICONIFY, icon_sets.FLUENT_3D, icon_sets.NOTO_FONT)
         names = (icon_sets.EMOJIBASE, icon_sets.CLDR, icon_sets.EMOJILIB)
         packages = [package.label for package in (*used, *names)]
+        keys = "\n".join(f"{row.shelf.origin} {' '.join(row.keys)}" for row in self._rows)
         owners = {row.shelf.origin: row.shelf.credit for row in self._rows if row.keys}
         return {
             "kind": "icons",
             "packages": packages,
             "styles": list(self._styles),
             "limit": self._limit,
+            "content": hashlib.sha256(keys.encode()).hexdigest(),
             "credits": owners,
         }
 

@@ -13,6 +13,9 @@ from laur.core.errors import DataError
 from laur.train.data.sources.icon_sets import CLDR, EMOJIBASE, EMOJILIB
 from laur.train.data.sources.npm import Packages
 
+_SHORT_WORDS = ("of", "on", "in", "no", "up", "ok", "to", "tv")
+_SHORTEST_WORD, _LONGEST_WORD = 3, 16
+
 
 @dataclass(frozen=True, slots=True)
 class Concept:
@@ -35,11 +38,14 @@ class Names:
         synonyms = {code_of(emoji): values.get("default", []) for emoji, values in said.items()}
         self._codes: dict[str, Concept] = {}
         self._names: dict[str, Concept] = {}
+        self._words: set[str] = set(_SHORT_WORDS)
         for entry in read_json(base):
             code = plain_code(entry["hexcode"])
             tags = [*entry.get("tags", ()), *synonyms.get(code, ()), *others.get(code, ())]
             concept = Concept(entry["label"], _distinct(entry["label"], tags))
             self._codes[code] = concept
+            said_of_it = " ".join((concept.name, *concept.tags)).lower().replace("’", "").replace("'", "")
+            self._words.update(word for word in re.findall("[a-z]+", said_of_it) if len(word) >= _SHORTEST_WORD)
             self._names.setdefault(_squeezed(entry["label"]), concept)
             for alias in others.get(code, ())[:1]:  # emojilib's first word is the emoji's older name
                 self._names.setdefault(_squeezed(alias), concept)
@@ -51,6 +57,21 @@ class Names:
     def of_name(self, name: str) -> Concept | None:
         """By name, whatever its case and spacing."""
         return self._names.get(_squeezed(name))
+
+    def split(self, name: str) -> str:
+        """A name whose words run together, taken apart into the fewest known words; empty where it cannot be."""
+        best: list[tuple[str, ...] | None] = [()]
+        for stop in range(1, len(name) + 1):
+            ways = [
+                (*before, name[start:stop])
+                for start in range(max(0, stop - _LONGEST_WORD), stop)
+                if (before := best[start]) is not None and self._is_word(name[start:stop])
+            ]
+            best.append(min(ways, key=len, default=None))
+        return " ".join(best[-1] or ())
+
+    def _is_word(self, text: str) -> bool:
+        return text in self._words or text.isdigit()
 
 
 def read_json(path: Path) -> Any:
