@@ -64,6 +64,8 @@ class Job:
     previews: bool = False
     """Whether small previews are published while it is drawn."""
     created: float = field(default_factory=time.time)
+    note: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What an API wants back with the record: plain values, ready for JSON, small."""
 
     def __post_init__(self) -> None:
         for name, value, pattern in (("id", self.id, _ID), ("tenant", self.tenant, _TENANT)):

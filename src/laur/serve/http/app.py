@@ -1,0 +1,96 @@
+"""The application: all APIs over one service, and in one process its worker too."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from laur import __version__
+from laur.core.errors import UnavailableError
+from laur.serve.http import a1111, cog, health, jobs, metrics, openai, problem, replicate
+from laur.serve.http.body_limit import BodyLimit
+from laur.serve.http.webhooks import Webhooks
+from laur.serve.queue import Queue
+from laur.serve.service import Service
+from laur.serve.worker.worker import Worker
+
+LOG = logging.getLogger(__name__)
+SWEEP = 5.0
+"""Seconds between sweeps of the queue by an API process, so that deadlines hold while no worker is there."""
+
+
+def create_app(
+    service: Service,
+    worker: Worker | None = None,
+    *,
+    webhooks: Webhooks | None = None,
+    stop: Callable[[], None] | None = None,
+) -> FastAPI:
+    """The HTTP server. With a `worker` it works too; `stop` is called when that ends by itself."""
+    webhooks = webhooks or Webhooks()
+    app = _bare(service.queue, worker, stop, webhooks)
+    app.state.service, app.state.webhooks, app.state.desk = service, webhooks, a1111.Desk()
+    app.add_middleware(BodyLimit, limit=service.limits.body)
+    for api in (jobs, openai, a1111, cog, replicate):
+        app.include_router(api.router)
+    return app
+
+
+def create_worker_app(worker: Worker, *, stop: Callable[[], None] | None = None) -> FastAPI:
+    """What a worker without an API answers: probes and metrics."""
+    return _bare(worker.queue, worker, stop)
+
+
+def _bare(
+    queue: Queue, worker: Worker | None, stop: Callable[[], None] | None, webhooks: Webhooks | None = None
+) -> FastAPI:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        sweeping = asyncio.create_task(_sweep(queue))
+        working = None if worker is None else asyncio.create_task(worker.run())
+        if working is not None:
+            working.add_done_callback(lambda task: _ended(task, stop))
+        try:
+            yield
+        finally:
+            sweeping.cancel()
+            if worker is not None and working is not None:
+                worker.drain()
+                await asyncio.gather(working, return_exceptions=True)
+            if webhooks is not None:
+                await webhooks.close()
+            await queue.close()
+
+    app = FastAPI(
+        title="Laur",
+        version=__version__,
+        summary="Few-step image generation",
+        docs_url=None,  # its page would load scripts from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+    )
+    app.state.queue, app.state.worker = queue, worker
+    problem.install(app)
+    app.include_router(health.router)
+    app.include_router(metrics.router)
+    return app
+
+
+def _ended(task: asyncio.Task[None], stop: Callable[[], None] | None) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        LOG.error("the worker ended: %s", error)
+    if stop is not None:
+        stop()
+
+
+async def _sweep(queue: Queue) -> None:
+    while True:
+        await asyncio.sleep(SWEEP)
+        with contextlib.suppress(UnavailableError):
+            await queue.sweep()

@@ -1,0 +1,160 @@
+"""Cog's HTTP API for a model in a container: predictions, cancelling, webhooks, health.
+
+409 where Cog has no slot free, 422 for an input that it refuses, 503 before its setup is through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Path, Request
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel
+
+from laur import __version__
+from laur.core.errors import BusyError, NotFoundError, UnavailableError
+from laur.serve import events
+from laur.serve.http import health, predictions
+from laur.serve.http.common import Tenant, TheService
+from laur.serve.http.predictions import ID, Prediction, PredictionBody
+from laur.serve.http.problem import problem, responses
+from laur.serve.http.webhooks import Webhooks
+from laur.serve.service import Service
+
+router = APIRouter(tags=["cog"])
+Prefer = Annotated[str | None, Header(max_length=200, description="respond-async answers at once.")]
+Number = Annotated[str, Path(pattern=ID)]
+ALL_EVENTS = frozenset({"start", "output", "logs", "completed"})
+
+
+class HealthCheck(BaseModel):
+    """As Cog tells it."""
+
+    status: str
+    setup: dict[str, Any]
+    version: dict[str, str]
+
+
+class Nothing(BaseModel):
+    """An empty answer."""
+
+
+@router.get("/health-check", responses=responses())
+async def health_check(request: Request) -> HealthCheck:
+    """STARTING, READY, BUSY or DEFUNCT; the answer is always 200, as Cog's is."""
+    reasons = await health.reasons(request.app)
+    worker = request.app.state.worker
+    failed = worker is not None and worker.thread.fault is not None
+    setup = "failed" if failed else "starting" if reasons else "succeeded"
+    status = "SETUP_FAILED" if failed else "STARTING" if reasons else "READY"
+    return HealthCheck(
+        status=status, setup={"status": setup, "logs": "\n".join(reasons)}, version={"laur": __version__}
+    )
+
+
+@router.post(
+    "/predictions",
+    response_model=Prediction,
+    responses={202: {"model": Prediction, "description": "It goes on."}, **responses(404, 409, 500, 504, 507)},
+)
+async def predict(
+    body: PredictionBody, service: TheService, tenant: Tenant, request: Request, prefer: Prefer = None
+) -> Any:
+    """Draw, and answer when it is through; with `Prefer: respond-async` at once."""
+    return await _predict(body, service, tenant, request, prefer)
+
+
+@router.put(
+    "/predictions/{id}",
+    response_model=Prediction,
+    responses={202: {"model": Prediction, "description": "It goes on."}, **responses(404, 409, 500, 504, 507)},
+)
+async def put(
+    id: Number, *, body: PredictionBody, service: TheService, tenant: Tenant, request: Request, prefer: Prefer = None
+) -> Any:
+    """The same under an id that the client chose: sent again, it is the same prediction."""
+    if body.id not in {None, id}:
+        return problem(422, "prediction ID must match the ID supplied in the URL", "RequestError")
+    try:
+        before = await predictions.read(service, id, base=base_of(request), data=True)
+    except NotFoundError:
+        return await _predict(body.model_copy(update={"id": id}), service, tenant, request, prefer)
+    return answer(before)
+
+
+@router.post("/predictions/{id}/cancel", responses=responses(404))
+async def cancel(id: Number, service: TheService) -> Nothing:
+    """Cancel, in the middle of sampling too."""
+    await service.cancel(predictions.parts(await service.queue.get(id)))
+    return Nothing()
+
+
+async def _predict(
+    body: PredictionBody, service: Service, tenant: str, request: Request, prefer: str | None
+) -> Response:
+    if request.app.state.worker is not None and (reasons := await health.reasons(request.app)):
+        raise UnavailableError(reasons[0])
+    base = base_of(request)
+    try:
+        number = await start(body, service, tenant, request, model=None, api="cog")
+    except BusyError as error:
+        return problem(409, str(error), "BusyError", {"Retry-After": str(error.retry_after)})
+    if prefer is not None and "respond-async" in prefer:
+        return answer(await predictions.read(service, number, base=base, data=True), status=202)
+    ids = predictions.parts(await service.queue.get(number))
+    await service.finish(ids, request.is_disconnected)
+    return answer(await predictions.read(service, number, base=base, data=True))
+
+
+async def start(
+    body: PredictionBody, service: Service, tenant: str, request: Request, *, model: str | None, api: str
+) -> str:
+    """Queue a prediction and see to its webhook; its id. Errors: those of `predictions.begin`, a webhook's."""
+    webhooks: Webhooks = request.app.state.webhooks
+    webhooks.check(body.webhook)
+    number = await predictions.begin(service, body, tenant=tenant, model=model, api=api)
+    if body.webhook is not None:
+        wanted = ALL_EVENTS if body.webhook_events_filter is None else frozenset(body.webhook_events_filter)
+        webhooks.start(
+            _tell(service, webhooks, number, body.webhook, wanted=wanted, base=base_of(request), data=api == "cog")
+        )
+    return number
+
+
+def answer(prediction: Prediction, status: int | None = None) -> JSONResponse:
+    """200 for one that is through, 202 for one that goes on."""
+    over = prediction.status in {"succeeded", "failed", "canceled"}
+    return JSONResponse(prediction.model_dump(), status or (200 if over else 202))
+
+
+def base_of(request: Request) -> str:
+    """The address by which the client reached us."""
+    return str(request.base_url).rstrip("/")
+
+
+async def _tell(
+    service: Service, webhooks: Webhooks, number: str, url: str, *, wanted: frozenset[str], base: str, data: bool
+) -> None:
+    """Send what was asked for: `start` and `logs` once as they come, `completed` until it arrives."""
+    async with aclosing(_milestones(service, number)) as milestones:
+        async for milestone in milestones:
+            if milestone in wanted or (milestone == "completed" and "output" in wanted):
+                prediction = await predictions.read(service, number, base=base, data=data)
+                tries = {} if milestone == "completed" else {"tries": 1}
+                await webhooks.send(url, prediction.model_dump_json(), **tries)
+
+
+async def _milestones(service: Service, number: str) -> AsyncGenerator[str]:
+    ids = predictions.parts(await service.queue.get(number))
+    started = False
+    for part in ids:
+        async with aclosing(service.queue.watch(part)) as watch:
+            async for event in watch:
+                if isinstance(event, events.Started) and not started:
+                    started = True
+                    yield "start"
+                elif isinstance(event, events.Progress):
+                    yield "logs"
+    yield "completed"

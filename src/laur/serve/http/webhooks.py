@@ -1,0 +1,119 @@
+"""Webhooks: a prediction's events sent to an address that the client named, tried again until they arrive.
+
+Off unless the operator allows them. With `public` an address must not lead into the server's own network: its name is
+looked up once, every address found must be a public one, and the connection is made to that very address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import random
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from laur.core.errors import RecipeError
+
+LOG = logging.getLogger(__name__)
+TRIES = 8
+FIRST, LONGEST = 0.5, 60.0
+"""Seconds between tries: at first, at last; doubling."""
+TIMEOUT = 10.0
+
+
+class Allowed(StrEnum):
+    """Which addresses may be called."""
+
+    OFF = "off"
+    PUBLIC = "public"
+    ANY = "any"
+
+
+@dataclass(slots=True)
+class Webhooks:
+    """Sends in the background, in the order of a prediction's events."""
+
+    allowed: Allowed = Allowed.OFF
+    pause: float = FIRST
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
+
+    def check(self, url: str | None) -> None:
+        """Raise RecipeError for an address that may not be called, as far as its text tells."""
+        if url is None:
+            return
+        if self.allowed is Allowed.OFF:
+            raise RecipeError("webhooks are off on this server; its operator may allow them with --webhooks public")
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username:
+            raise RecipeError("a webhook is an http:// or https:// address without a login")
+
+    def start(self, work: Any) -> None:
+        """Run a coroutine that sends, until it is through or the server ends."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Give up what has not arrived."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def send(self, url: str, body: str, *, tries: int = TRIES) -> bool:
+        """POST JSON until something answers with success, or refuses it for good; False where it never arrived."""
+        pause = self.pause
+        for attempt in range(tries):
+            try:
+                status = await self._post(url, body)
+            except (OSError, RecipeError) as error:
+                LOG.info("a webhook did not arrive: %s", error)
+                if isinstance(error, RecipeError):
+                    return False
+            else:
+                if status < 300:
+                    return True
+                if status < 500 and status not in {408, 425, 429}:
+                    return False
+            if attempt < tries - 1:
+                await asyncio.sleep(pause * random.uniform(0.75, 1.25))
+                pause = min(LONGEST, 2 * pause)
+        return False
+
+    async def _post(self, url: str, body: str) -> int:
+        import httpx2
+
+        target, headers, extensions = url, {"Content-Type": "application/json"}, {}
+        if self.allowed is not Allowed.ANY:
+            parts = urlsplit(url)
+            host = parts.hostname or ""
+            address = await _public_address(host, parts.port or (443 if parts.scheme == "https" else 80))
+            place = f"[{address}]" if ":" in address else address
+            netloc = f"{place}:{parts.port}" if parts.port else place
+            target = urlunsplit((parts.scheme, netloc, parts.path, parts.query, ""))
+            headers["Host"] = parts.netloc
+            extensions = {"sni_hostname": host}
+        try:
+            async with httpx2.AsyncClient(timeout=TIMEOUT, follow_redirects=False, trust_env=False) as client:
+                answer = await client.post(target, content=body.encode(), headers=headers, extensions=extensions)
+                return answer.status_code
+        except httpx2.HTTPError as error:
+            raise OSError(f"{type(error).__name__}") from None
+        except httpx2.InvalidURL:
+            raise RecipeError("a webhook's address cannot be read") from None
+
+
+async def _public_address(host: str, port: int) -> str:
+    loop = asyncio.get_running_loop()
+    try:
+        found: Sequence[Any] = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        raise OSError("its name is not known") from None
+    addresses = [str(entry[4][0]) for entry in found]
+    if not addresses or not all(ipaddress.ip_address(address).is_global for address in addresses):
+        raise RecipeError("a webhook's address leads into a private network")
+    return addresses[0]

@@ -1,0 +1,125 @@
+"""What all HTTP APIs stand on: limits, cached results, several pictures as one wish, waiting for them."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+from laur.core.errors import BusyError, NotFoundError, RecipeError, ResourceError
+from laur.core.recipe import Recipe
+from laur.render import registry
+from laur.serve.cache import Index, wish_key
+from laur.serve.job import Job, Record, Result
+from laur.serve.queue import Queue
+from laur.serve.store import Store
+from laur.serve.worker.names import Names
+
+Gone = Callable[[], Awaitable[bool]]
+"""Whether the client that waits has gone away."""
+LOOK = 1.0
+"""Seconds between looks at that."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a client may ask for."""
+
+    pixels: int = 2048 * 2048
+    """Of one picture."""
+    steps: int = 150
+    count: int = 16
+    """Pictures of one request."""
+    body: int = 20 * 2**20
+    """Bytes of a request."""
+    deadline: float = 3600.0
+    """Seconds after which a job that names no deadline is given up."""
+    wait: float = 600.0
+    """Seconds that a request waits for its pictures before the answer is 504."""
+
+
+@dataclass(slots=True)
+class Service:
+    """One API process's view of queue, store and index."""
+
+    queue: Queue
+    store: Store
+    index: Index
+    names: Names
+    limits: Limits = field(default_factory=Limits)
+    counts: Counter[str] = field(default_factory=Counter[str])
+    """Cache hits and misses at submission."""
+
+    async def submit(self, job: Job) -> Record:
+        """Queue a job, or answer it at once where its result is known.
+
+        Errors: RecipeError, ResourceError, NotFoundError (a model, an adapter, a format), BusyError, UnavailableError.
+        """
+        self.check(job.recipe)
+        self.names.check(job.recipe)
+        registry.get(job.format)
+        if (result := await self._known(job)) is not None:
+            self.counts["hit"] += 1
+            return await self.queue.remember(job, dataclasses.replace(result, cached=True))
+        self.counts["miss"] += 1
+        if job.deadline is None:  # nothing waits for ever for a worker that may never come
+            job = dataclasses.replace(job, deadline=time.time() + self.limits.deadline)
+        return await self.queue.submit(job)
+
+    async def submit_all(self, jobs: Sequence[Job]) -> list[Record]:
+        """All of them or none."""
+        if len(jobs) > self.limits.count:
+            raise RecipeError(f"{len(jobs)} pictures are asked for; this server draws at most {self.limits.count}")
+        records: list[Record] = []
+        for job in jobs:
+            try:
+                records.append(await self.submit(job))
+            except BusyError:
+                await self.cancel([record.job.id for record in records])
+                raise
+        return records
+
+    def check(self, recipe: Recipe) -> None:
+        """Raise RecipeError or ResourceError where a recipe is beyond this server's limits."""
+        pixels = (recipe.width or 0) * (recipe.height or 0)
+        longest = max(recipe.width or 0, recipe.height or 0)
+        if max(pixels, longest * 16) > self.limits.pixels:
+            raise ResourceError(
+                f"a picture of {recipe.width}x{recipe.height} has more than this server's {self.limits.pixels:,} pixels"
+            )
+        if (recipe.steps or 0) > self.limits.steps:
+            raise RecipeError(f"steps is {recipe.steps}; this server draws at most {self.limits.steps}")
+
+    async def cancel(self, ids: Sequence[str]) -> list[Record]:
+        """Cancel what is not final."""
+        return [await self.queue.cancel(number) for number in ids]
+
+    async def finish(self, ids: Sequence[str], gone: Gone | None = None) -> list[Record]:
+        """Wait for jobs to be final, or for `limits.wait` seconds; a client that goes away takes its jobs along."""
+        waiting = asyncio.gather(*(self.queue.wait(number, self.limits.wait) for number in ids))
+        try:
+            while not waiting.done():
+                await asyncio.wait({waiting}, timeout=LOOK)
+                if not waiting.done() and gone is not None and await gone():
+                    await self.cancel(ids)
+            return await waiting
+        finally:
+            waiting.cancel()
+
+    async def content(self, result: Result) -> bytes:
+        """The file of a result. Raises NotFoundError once it has expired."""
+        return await asyncio.to_thread(self.store.get, result.key)
+
+    async def _known(self, job: Job) -> Result | None:
+        key = wish_key(job)
+        result = await self.index.get(key) if key is not None else None
+        if result is None or not await asyncio.to_thread(self.store.has, result.key):
+            return None
+        try:  # a file outlives its records by as much as it is younger than half its time
+            young = await asyncio.to_thread(self.store.age, result.key) < self.store.keep / 2
+        except NotFoundError:
+            return None
+        return result if young else None
