@@ -14,7 +14,7 @@ A scorer of one's own:
         def __init__(self, device): ...
         def scores(self, pixels, prompts): return (n, m) array
 
-Then `--scorer mine`.
+Then `--scorer mine`, where it is imported; a package names it under the entry point group `laur.scorers`.
 """
 
 from laur.pipeline.scoring.base import Scorer, default_scorer, find_scorer, register

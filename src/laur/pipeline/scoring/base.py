@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 DEFAULT = "mini"
+GROUP = "laur.scorers"
+"""Entry points of packages that bring scorers."""
 _SHIPPED = {DEFAULT: "laur.pipeline.scoring.mini"}
 """Modules whose import registers the name."""
 _MAKERS: dict[str, Callable[[torch.device], Scorer]] = {}
@@ -52,9 +54,14 @@ def register(name: str) -> Callable[[M], M]:
 
 
 def find_scorer(name: str, device: torch.device) -> Scorer:
-    """By a registered name, or by the path of a CLIP model's folder. Errors: NotFoundError, CheckpointError."""
+    """By a registered name, by that of an installed package's, or by the path of a CLIP model's folder.
+
+    Errors: NotFoundError, CheckpointError.
+    """
     if name in _SHIPPED and name not in _MAKERS:
         importlib.import_module(_SHIPPED[name])
+    if name not in _MAKERS:
+        _ask_packages(name)
     if name in _MAKERS:
         return _MAKERS[name](device)
     folder = Path(name)
@@ -64,3 +71,16 @@ def find_scorer(name: str, device: torch.device) -> Scorer:
         return ClipScorer(folder, device)
     known = ", ".join(sorted({*_SHIPPED, *_MAKERS}))
     raise NotFoundError(f"there is no scorer {name!r}; known are {known}, or give the folder of a CLIP model")
+
+
+def _ask_packages(name: str) -> None:
+    """Register what an installed package offers under that name. Errors: NotFoundError where it cannot be imported."""
+    from importlib.metadata import entry_points
+
+    for entry in entry_points(group=GROUP, name=name):
+        try:
+            maker = entry.load()
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise NotFoundError(f"scorer {name!r} ({entry.value}) cannot be imported: {reason}") from error
+        _MAKERS.setdefault(name, maker)
