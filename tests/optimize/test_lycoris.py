@@ -100,7 +100,9 @@ def test_lokr_is_a_kronecker_product(form, tmp_path):
     if w2.ndim == 4:
         w1 = w1[:, :, None, None]
     # two whole factors have no rank to divide alpha by (LyCORIS: alpha = lora_dim)
-    expected = torch.kron(w1.contiguous(), w2.contiguous()).reshape(layer.weight) * (1.0 if form.startswith("whole") else 3.0 / R)
+    expected = torch.kron(w1.contiguous(), w2.contiguous()).reshape(layer.weight) * (
+        1.0 if form.startswith("whole") else 3.0 / R
+    )
     found = read(tmp_path, {**state, "alpha": torch.tensor(3.0)}, layer)
     assert isinstance(found["unet.x"], Kronecker)
     base, merged = changed(found, layer)
@@ -203,6 +205,24 @@ def test_damaged_factors(what, tmp_path):
     with pytest.raises(AdapterError, match=match) as caught:
         read(tmp_path, {role: torch.ones(shape) for role, shape in shapes.items()})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("role", ["hada_w2_b", "lokr_w2", "dora_scale", "diff", "diff_b", "weight"])
+def test_a_number_that_is_none_is_found_in_every_kind(role, tmp_path):
+    lora = {"lora_down.weight": torch.ones(R, IN), "lora_up.weight": torch.ones(OUT, R)}
+    whole = {
+        "hada_w2_b": loha()[0],
+        "lokr_w2": {"lokr_w1": torch.ones(3, 2), "lokr_w2": torch.ones(4, 4)},
+        "dora_scale": {**lora, "dora_scale": torch.ones(OUT, 1)},
+        "diff": {"diff": torch.ones(OUT, IN)},
+        "diff_b": {**lora, "diff_b": torch.ones(OUT)},
+        "weight": {"weight": torch.ones(OUT), "on_input": torch.tensor(0)},
+    }[role]
+    read(tmp_path, whole)
+    bad = whole[role].clone()
+    bad.view(-1)[-1] = float("nan")
+    with pytest.raises(AdapterError, match=rf"{role} holds values that are not finite"):
+        read(tmp_path, {**whole, role: bad})
 
 
 @pytest.mark.filterwarnings("ignore")

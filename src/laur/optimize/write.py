@@ -24,7 +24,7 @@ from laur.optimize.scales import DIFFUSERS_METADATA
 from laur.optimize.sgm import sgm_names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable
 
     from torch import Tensor
 
@@ -81,7 +81,8 @@ def tensors(
     pairs = [(layer, deltas.get(layer), deltas.get(layer + _BIAS)) for layer in sorted(layers)]
     if format == "diffusers":
         found = {key: tensor for pair in pairs for key, tensor in _in_diffusers(*pair).items()}
-        metadata = _peft_metadata({name: delta for name, delta, _ in pairs if delta is not None})
+        biased = {layer.partition(".")[0] for layer, _, bias in pairs if bias is not None}
+        metadata = _peft_metadata({name: delta for name, delta, _ in pairs if delta is not None}, biased)
     else:
         names = _kohya_names(layers, model_layers)
         found = {f"{names[p[0]]}.{role}": t for p in pairs for role, t in _in_kohya(*p).items()}
@@ -127,24 +128,32 @@ def _in_diffusers(layer: str, delta: Delta | None, bias: Delta | None) -> dict[s
     return found
 
 
-def _peft_metadata(deltas: Mapping[str, Delta]) -> dict[str, str]:
-    """PEFT's settings, by component, as diffusers writes them; none where every scale is 1, as is then understood."""
+def _peft_metadata(deltas: Mapping[str, Delta], biased: Container[str]) -> dict[str, str]:
+    """PEFT's settings, by component, as diffusers writes them; none where every scale is 1, as is then understood.
+
+    `biased` are the components in which some second factor has a bias.
+    """
     low = {name: delta.inner if isinstance(delta, DoRA) else delta for name, delta in deltas.items()}
     factors = {_published(name): delta for name, delta in low.items() if isinstance(delta, LowRank)}
     if all(delta.scale == 1 for delta in factors.values()):
         return {}
     settings: dict[str, Any] = {}
     for component in sorted({name.partition(".")[0] for name in factors}):
-        own = {n.partition(".")[2]: d for n, d in factors.items() if n.startswith(f"{component}.")}
+        # the end of a name, as PEFT looks for it, fits text encoders with and without an inner "text_model."
+        start = f"{component}.text_model." if component.startswith("text_encoder") else f"{component}."
+        begin = "^" if component == "unet" else ""
+        own = {n.removeprefix(start): d for n, d in factors.items() if n.startswith(f"{component}.")}
+        own = {n.removeprefix(f"{component}."): d for n, d in own.items()}
         alphas = {name: float(exact_alpha(delta.scale, delta.rank)) for name, delta in own.items()}
         rank = Counter(delta.rank for delta in own.values()).most_common(1)[0][0]
         alpha = Counter(alphas.values()).most_common(1)[0][0]
         values: dict[str, Any] = {
             "r": rank,
             "lora_alpha": alpha,
-            "rank_pattern": {f"^{name}": delta.rank for name, delta in own.items() if delta.rank != rank},
-            "alpha_pattern": {f"^{name}": value for name, value in alphas.items() if value != alpha},
+            "rank_pattern": {begin + name: delta.rank for name, delta in own.items() if delta.rank != rank},
+            "alpha_pattern": {begin + name: value for name, value in alphas.items() if value != alpha},
             "target_modules": sorted(own),
+            "lora_bias": component in biased,
             "use_dora": any(isinstance(deltas[n], DoRA) for n in deltas if n.startswith(f"{component}.")),
         }
         settings |= {f"{component}.{key}": value for key, value in values.items()}
