@@ -168,3 +168,23 @@ def test_a_precision_for_all(tmp_path, layers):
     save(tmp_path / "x.safetensors", low, format="kohya", precision="bf16")
     found = LoraFile(tmp_path / "x.safetensors").deltas(layers)["unet.conv_in"]
     assert torch.equal(found.up, low["unet.conv_in"].up.bfloat16()) and found.scale == 0.3
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_diffusers_reads_a_written_dora(tmp_path):
+    unet = tiny_unet(SD1)
+    found = factors(unet, "unet", only="attn2", alpha=3.0)
+    deltas = {}
+    for name, (up, down, alpha) in found.items():
+        length = unet.get_submodule(name.removeprefix("unet.")).weight.norm(dim=1)
+        deltas[name] = DoRA(LowRank(up, down, alpha / down.shape[0]), length * 1.3)
+    path = tmp_path / "a.safetensors"
+    save(path, deltas, format="diffusers")
+    theirs, ours = copy.deepcopy(unet), copy.deepcopy(unet)
+    state, alphas, metadata = StableDiffusionPipeline.lora_state_dict(str(path), return_lora_metadata=True)
+    StableDiffusionPipeline.load_lora_into_unet(
+        state, network_alphas=alphas, unet=theirs, adapter_name="theirs", metadata=metadata
+    )
+    merge_into(ours, "unet", LoraFile(path).deltas(layer_shapes(ours, "unet")))
+    assert distance(predict(ours), predict(unet)) > 1e-2
+    assert distance(predict(ours), predict(theirs)) <= 1e-5
