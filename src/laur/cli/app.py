@@ -33,6 +33,7 @@ from laur.cli.models import models_app
 from laur.cli.options import FLAG
 from laur.cli.reproduce import EXAMPLES as REPRODUCE_EXAMPLES
 from laur.cli.reproduce import reproduce
+from laur.cli.serve import SERVE_EXAMPLES, WORKER_EXAMPLES, serve, worker
 from laur.cli.train import train_app
 from laur.core.errors import LaurError
 
@@ -66,6 +67,8 @@ app.add_typer(train_app, name="train")
 app.add_typer(data_app, name="data")
 app.command(epilog=BATCH_EXAMPLES)(batch)
 app.command(epilog=EVALUATE_EXAMPLES)(evaluate)
+app.command(epilog=SERVE_EXAMPLES)(serve)
+app.command(epilog=WORKER_EXAMPLES)(worker)
 app.command()(doctor)
 app.command()(bench)
 

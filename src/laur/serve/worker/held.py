@@ -40,8 +40,8 @@ class Hand:
     cap: RowCap
     limit: float
     """Full batches."""
-    typical: float
-    """Load of a usual job."""
+    usual: int
+    """Latent pixels of a usual picture."""
     jobs: dict[str, Held] = field(default_factory=dict[str, Held])
 
     def load_of(self, job: Job) -> float:
@@ -54,7 +54,7 @@ class Hand:
         if any(held.solo for held in self.jobs.values()):
             return 0
         left = self.limit - sum(held.load for held in self.jobs.values() if not held.following)
-        return max(1, math.ceil(left / self.typical - 1e-9)) if left > 1e-9 else 0
+        return max(1, math.ceil(left * max(1, self.cap(self.usual)) - 1e-9)) if left > 1e-9 else 0
 
     def alone(self, held: Held) -> bool:
         """Whether no other job is in the way of one that must be drawn alone; of several such the first goes first."""

@@ -57,8 +57,7 @@ class Worker:
         """`make` opens the Engine in its thread; `cap` says how many rows of a size make a full batch."""
         self.options = options or WorkerOptions()
         self.queue, self.store, self.index, self.names = queue, store, index, names
-        usual = max(1, cap((self.options.native // LATENT) ** 2))
-        self.hand = Hand(cap=cap, limit=self.options.load, typical=1.0 / usual)
+        self.hand = Hand(cap=cap, limit=self.options.load, usual=(self.options.native // LATENT) ** 2)
         self.thread = EngineThread(make, self._arrived)
         self.tally = Tally()
         self.draining = False

@@ -1,0 +1,182 @@
+"""`laur serve` and `laur worker`: pictures over HTTP, on this machine or on many."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from laur.cli.console import say
+from laur.cli.options import MACHINE, Device, Dtype
+from laur.core.errors import MissingDependencyError
+from laur.core.recipe import DEFAULT_CHECKPOINT
+
+if TYPE_CHECKING:
+    from laur.serve.start import Setup
+
+SERVE_EXAMPLES = """[bold]Examples[/]
+
+laur serve
+
+laur serve --host 0.0.0.0 --port 8000 --redis redis://queue:6379/0 --store s3://pictures/laur"""
+WORKER_EXAMPLES = """[bold]Examples[/]
+
+laur worker --redis redis://queue:6379/0 --store s3://pictures/laur --device cuda"""
+QUEUE = "Queue and results"
+
+Model = Annotated[str, typer.Option("-m", "--model", metavar="NAME", help="Of requests that name none.")]
+Serves = Annotated[
+    list[str] | None,
+    typer.Option("--also", metavar="NAME", help="Another model that requests may name; all with a name by default."),
+]
+Store = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL", help="Results: a folder or s3://BUCKET/PREFIX; by default in the cache.", rich_help_panel=QUEUE
+    ),
+]
+Namespace = Annotated[str, typer.Option(metavar="NAME", help="Prefix of keys in Redis.", rich_help_panel=QUEUE)]
+Keep = Annotated[
+    float, typer.Option(metavar="HOURS", min=0.01, help="How long jobs are remembered.", rich_help_panel=QUEUE)
+]
+Lease = Annotated[
+    float,
+    typer.Option(metavar="SECONDS", min=1.0, help="After which a silent worker is dead.", rich_help_panel=QUEUE),
+]
+Limit = Annotated[
+    int, typer.Option(metavar="N", min=1, help="Jobs that may wait; beyond it 429.", rich_help_panel=QUEUE)
+]
+Grace = Annotated[float, typer.Option(metavar="SECONDS", min=0.0, help="For what is being drawn when told to stop.")]
+Measure = Annotated[
+    bool,
+    typer.Option(
+        help="Measure once what batches pay on this device, before the first picture.", rich_help_panel=MACHINE
+    ),
+]
+
+
+def serve(
+    *,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="0.0.0.0 is every network.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="N", min=0, max=65535)] = 8000,
+    model: Model = DEFAULT_CHECKPOINT,
+    also: Serves = None,
+    redis: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Hand jobs to `laur worker`s through Redis.", rich_help_panel=QUEUE),
+    ] = None,
+    store: Store = None,
+    namespace: Namespace = "laur",
+    limit: Limit = 1000,
+    keep: Keep = 24.0,
+    lease: Lease = 15.0,
+    max_size: Annotated[int, typer.Option(metavar="PIXELS", min=64, max=16384, help="Side of the largest square.")] = (
+        2048
+    ),
+    webhooks: Annotated[
+        str, typer.Option(metavar="WHICH", help="off, public (addresses outside private networks) or any.")
+    ] = "off",
+    grace: Grace = 25.0,
+    measure: Measure = True,
+    device: Device = None,
+    dtype: Dtype = None,
+) -> None:
+    """Draw over HTTP: Laur's own API, OpenAI's, AUTOMATIC1111's, Cog's and Replicate's.
+
+    Without --redis this one process does it all, and what waits in it ends with it.
+    """
+    _require()
+    from laur.serve.service import Limits
+    from laur.serve.start import make_worker, parts, run
+
+    if webhooks not in {"off", "public", "any"}:
+        raise typer.BadParameter(f"{webhooks!r} is not off, public or any", param_hint="--webhooks")
+    setup = _setup(
+        model=model, also=also, device=device, dtype=dtype, redis=redis, store=store, namespace=namespace, limit=limit,
+        keep=keep, lease=lease, grace=grace, measure=measure, limits=Limits(pixels=max_size**2),
+    )  # fmt: skip
+    opened = parts(setup)
+    worker = make_worker(setup, opened) if redis is None else None
+
+    def make(stop: Callable[[], None]) -> Any:
+        from laur.serve.http.app import create_app
+        from laur.serve.http.webhooks import Allowed, Webhooks
+
+        return create_app(opened.service, worker, webhooks=Webhooks(Allowed(webhooks)), stop=stop)
+
+    say(f"http://{host}:{port}  (Ctrl-C stops)")
+    run(make, host, port, grace)
+
+
+def worker(
+    *,
+    redis: Annotated[str, typer.Option(metavar="URL", help="Where the jobs are.", rich_help_panel=QUEUE)],
+    store: Store = None,
+    namespace: Namespace = "laur",
+    keep: Keep = 24.0,
+    lease: Lease = 15.0,
+    limit: Limit = 1000,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Of probes and metrics.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="Of probes and metrics; 0: any.")] = 0,
+    model: Model = DEFAULT_CHECKPOINT,
+    also: Serves = None,
+    grace: Grace = 25.0,
+    measure: Measure = True,
+    device: Device = None,
+    dtype: Dtype = None,
+) -> None:
+    """Draw jobs from Redis until told to stop: SIGTERM finishes what is being drawn.
+
+    /health/live, /health/ready and /metrics answer on --port. Workers and servers of one queue share --store,
+    --namespace, --keep, --lease and --limit.
+    """
+    _require()
+    from laur.serve.start import make_worker, parts, run
+
+    setup = _setup(
+        model=model, also=also, device=device, dtype=dtype, redis=redis, store=store, namespace=namespace, limit=limit,
+        keep=keep, lease=lease, grace=grace, measure=measure,
+    )  # fmt: skip
+    drawing = make_worker(setup, parts(setup))
+
+    def make(stop: Callable[[], None]) -> Any:
+        from laur.serve.http.app import create_worker_app
+
+        return create_worker_app(drawing, stop=stop)
+
+    say(f"{setup.worker.name} draws with {model}  (Ctrl-C stops)")
+    run(make, host, port, grace)
+
+
+def _setup(
+    *,
+    also: list[str] | None,
+    namespace: str,
+    limit: int,
+    keep: float,
+    lease: float,
+    grace: float,
+    model: str,
+    **rest: Any,
+) -> Setup:
+    from laur.serve.queue import QueueOptions
+    from laur.serve.start import Setup
+    from laur.serve.worker.options import WorkerOptions
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    return Setup(
+        checkpoint=model,
+        serves=None if also is None else frozenset(also),
+        queue=QueueOptions(namespace=namespace, limit=limit, keep=keep * 3600, lease=lease),
+        worker=WorkerOptions(grace=grace),
+        **rest,
+    )
+
+
+def _require() -> None:
+    for package in ("fastapi", "uvicorn", "prometheus_client", "fsspec"):
+        if find_spec(package) is None:
+            raise MissingDependencyError(f"serving needs {package}; install it with: pip install 'lcm-laur[serve]'")

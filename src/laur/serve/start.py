@@ -1,0 +1,178 @@
+"""Put together what a process needs, and run it until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from laur.core.errors import UnavailableError
+from laur.core.recipe import DEFAULT_CHECKPOINT
+from laur.serve.cache import open_index
+from laur.serve.queue import Queue, QueueOptions, open_queue
+from laur.serve.service import Limits, Service
+from laur.serve.store import Store
+from laur.serve.worker.names import Names
+from laur.serve.worker.options import WorkerOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fastapi import FastAPI
+
+    from laur.pipeline.engine import Engine
+    from laur.pipeline.lanes import RowCap
+    from laur.serve.worker.worker import Worker
+
+CACHED = 600.0
+"""Seconds for which a result is believed to be what its recipe's names still mean."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """Of one process."""
+
+    checkpoint: str = DEFAULT_CHECKPOINT
+    serves: frozenset[str] | None = None
+    device: str | None = None
+    dtype: str | None = None
+    redis: str | None = None
+    store: str | None = None
+    """A folder or URL; results/ in the user's cache by default."""
+    queue: QueueOptions = field(default_factory=QueueOptions)
+    limits: Limits = field(default_factory=Limits)
+    worker: WorkerOptions = field(default_factory=WorkerOptions)
+    measure: bool = True
+    """Whether caps of batches are measured where no profile of this device is kept."""
+    webhooks: str = "off"
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What both kinds of process share."""
+
+    queue: Queue
+    service: Service
+    names: Names
+
+
+def parts(setup: Setup) -> Parts:
+    """Open queue, store and index. Errors: MissingDependencyError, NotFoundError, OutputError."""
+    from laur.core.places import cache_folder
+
+    queue = open_queue(setup.redis, setup.queue)
+    store = Store(setup.store or cache_folder() / "results", keep=2 * setup.queue.keep)
+    index, names = open_index(queue, CACHED), Names(setup.checkpoint, setup.serves)
+    return Parts(queue, Service(queue, store, index, names, setup.limits), names)
+
+
+def make_worker(setup: Setup, opened: Parts) -> Worker:
+    """A worker with an Engine that is opened in its thread."""
+    from laur.serve.worker.held import LATENT
+    from laur.serve.worker.worker import Worker
+
+    cap = _Cap()
+
+    def make() -> Engine:
+        engine = _engine(setup, cap)
+        native = engine.library.checkpoint(setup.checkpoint).native_size
+        worker.hand.usual = (native // LATENT) ** 2
+        return engine
+
+    worker = Worker(
+        opened.queue,
+        opened.service.store,
+        opened.service.index,
+        make,
+        names=opened.names,
+        cap=cap,
+        options=setup.worker,
+    )
+    return worker
+
+
+def run(make: Callable[[Callable[[], None]], FastAPI], host: str, port: int, grace: float) -> None:
+    """Serve until SIGTERM or Ctrl-C; then finish what is being answered and drawn.
+
+    `make` gets a function that ends the server and gives the application. Errors: MissingDependencyError,
+    UnavailableError where the address cannot be used, and the Engine's where it could not be opened.
+    """
+    server = _server(host, port, grace)
+    app = make(server.leave)
+    server.config.app = app
+    try:
+        asyncio.run(server.serve())
+    except SystemExit:  # uvicorn has said why in its log
+        raise UnavailableError(f"cannot listen on {host}:{port}; another program may, choose another --port") from None
+    worker: Worker | None = app.state.worker
+    if worker is not None and worker.thread.fault is not None:
+        raise worker.thread.fault
+
+
+def _server(host: str, port: int, grace: float) -> Any:
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        """Drains the worker at the first signal, while requests that wait for it still get their answers."""
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            """The second Ctrl-C does not wait."""
+            self.force_exit = self.should_exit and sig == signal.SIGINT
+            self.leave()
+
+        def leave(self) -> None:
+            """Begin to end."""
+            self.should_exit = True
+            worker: Worker | None = getattr(self.config.app, "state").worker  # noqa: B009 - typed as any application
+            if worker is not None:
+                worker.drain()
+
+    config = uvicorn.Config("", host=host, port=port, log_level="warning", ws="none")
+    config.timeout_graceful_shutdown = max(1, round(grace))
+    return Server(config)
+
+
+class _Cap:
+    """Caps by size; before anything is measured, what the Engine itself assumes of a CPU."""
+
+    def __init__(self) -> None:
+        self.rows: RowCap | None = None
+
+    def __call__(self, pixels: int) -> int:
+        return max(1, 8 * 32 * 32 // pixels) if self.rows is None else self.rows(pixels)
+
+
+def _engine(setup: Setup, cap: _Cap) -> Engine:
+    """Open the Engine and find its caps: kept from an earlier start, measured now, or assumed."""
+    from laur.pipeline.engine import Engine
+    from laur.serve.worker.profile import Profile, measure, sides_for
+
+    engine = Engine(setup.checkpoint, device=setup.device, dtype=setup.dtype, row_pixels=2**30)
+    path = _profile_path(engine)
+    profile = Profile.read(path)
+    if profile is None and setup.measure:
+        native = engine.library.checkpoint(setup.checkpoint).native_size
+        profile = measure(engine, sides_for(native))
+        profile.save(path)
+    if profile is None:
+        return Engine(setup.checkpoint, library=engine.library)
+    cap.rows = profile.rows
+    return Engine(setup.checkpoint, library=engine.library, row_pixels=profile.rows)
+
+
+def _profile_path(engine: Engine) -> Path:
+    import hashlib
+    import platform
+
+    import torch
+
+    from laur.core.places import cache_folder
+
+    place = engine.library.placement
+    machine = torch.cuda.get_device_name(place.device) if place.device.type == "cuda" else platform.processor()
+    what = [engine.library.checkpoint(engine.checkpoint).key, str(place.device.type), machine, place.dtype_name]
+    what += [str(torch.get_num_threads()), torch.__version__]
+    return cache_folder() / "profiles" / f"{hashlib.sha256('|'.join(what).encode()).hexdigest()[:24]}.json"
