@@ -190,6 +190,7 @@ def test_weights_by_block():
         by_block(deltas, {"unet.up": 1.0})
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([0.0, 0.5, 1.0]), max_size=12))
 def test_phases_give_every_step_its_weight(weights):
     found = phases(weights)

@@ -9,7 +9,7 @@ import math
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from lora_kit import SD1, SDXL, distance, factors, in_kohya, merge_into, predict, tiny_clip, tiny_unet, write
 from safetensors.torch import load_file
@@ -112,11 +112,13 @@ def test_nothing_and_unknown_formats_are_refused():
         tensors({"unet.x": Dense(torch.full((2, 2), 1e6))}, format="kohya", precision="fp16")
 
 
+@settings(deadline=None)
 @given(st.floats(1e-6, 1e3), st.integers(1, 300))
 def test_an_alpha_gives_back_its_scale(scale, rank):
     assert float(exact_alpha(scale, rank)) / rank == pytest.approx(scale, rel=2**-52, abs=0)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 512), st.integers(1, 300), st.integers(1, 20))
 def test_the_alpha_of_a_file_comes_back_in_its_own_precision(alpha, rank, tenth):
     value = float(torch.tensor(alpha * tenth / 10, dtype=torch.float32))
