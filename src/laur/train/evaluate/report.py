@@ -92,8 +92,13 @@ def _about(result: Mapping[str, Any]) -> str:
 
 
 def _own_accuracy(result: Mapping[str, Any]) -> str:
-    said = result["scorer"]["says"].get("held_out")
-    return f" (on pictures that it never saw, of concepts held out: {said})" if said else ""
+    """What the scorer's file says that it reached on pictures of concepts that it never saw."""
+    try:
+        said: dict[str, float] = json.loads(result["scorer"]["says"].get("held_out", "{}"))
+        parts = [f"{100 * value:.0f} % {how}" for how, value in said.items() if how != "pictures"]
+    except (ValueError, TypeError, AttributeError):
+        return ""
+    return f" (itself, on rendered pictures of concepts that it never saw: {', '.join(parts)})" if parts else ""
 
 
 def _how(result: Mapping[str, Any]) -> str:
