@@ -228,3 +228,11 @@ def test_previews_show_the_picture_on_its_way(engine32: Engine) -> None:
     small = np.asarray(apple().resize((16, 16), Image.Resampling.BOX))
     assert previews[0] is not None
     assert psnr(previews[0], small) > 12
+
+
+def test_previews_keep_what_the_mask_keeps(engine32: Engine) -> None:
+    engine = Engine("mini", library=engine32.library)
+    events = list(engine.stream([recipe(engine, apple(), left_half(), steps=2)]))
+    first, last = [event.x0 for event in events if isinstance(event, Progress)]
+    assert torch.equal(first[:, :, 8:], last[:, :, 8:])
+    assert not torch.equal(first[:, :, :8], last[:, :, :8])

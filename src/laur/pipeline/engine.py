@@ -226,7 +226,7 @@ class Engine:
 
     def _progress(self, running: Running, x0: Tensor, checkpoint: str) -> Progress:
         rgb = self.library.preview(checkpoint) if self.previews else None
-        return Progress(running.ticket, running.steps_done, running.ticket.plan.steps, x0, rgb)
+        return Progress(running.ticket, running.steps_done, running.ticket.plan.steps, running.seen(x0), rgb)
 
     def _decode(self, finished: Sequence[Running]) -> list[Event]:
         events: list[Event] = []

@@ -127,6 +127,10 @@ class Running:
         if self._begun is not None:
             self.latent = self._begun.blend(latent, None if self.finished else self.step)
 
+    def seen(self, x0: Tensor) -> Tensor:
+        """The predicted x0 as it is shown: with the kept part of a masked picture in its place."""
+        return x0 if self._begun is None else self._begun.blend(x0, None)
+
     def finish(self, pixels: np.ndarray) -> np.ndarray:
         """What becomes the picture, from the decoded pixels (H, W, 3) uint8 of the plan's size."""
         return pixels if self._begun is None else self._begun.finish(pixels)
