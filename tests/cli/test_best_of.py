@@ -1,15 +1,15 @@
 """`laur generate --best-of`: the scorer's choice is kept, and its seed alone is recorded."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from conftest import Laur
 from helpers.tiny import tiny_folder
 from laur.cli.best import Contest
 from laur.pipeline import scoring
@@ -49,7 +49,7 @@ def brightness(path: Path) -> float:
 SETTINGS = ("--steps", 1, "--size", "32", "-a", "none", "--sampler", "lcm", "--dtype", "float32")
 
 
-def test_the_best_of_all_seeds_is_kept_and_made_again_without_a_scorer(laur: Laur, model: Path) -> None:
+def test_the_best_of_all_seeds_is_kept_and_made_again_without_a_scorer(laur: Callable[..., Any], model: Path) -> None:
     alone = laur("generate", "a fox", "-m", model, "-s", 5, "-n", 6, "--out", "alone/", *SETTINGS)
     assert alone.code == 0, alone.err
     bright = {read(path).recipe.seed: brightness(path) for path in (alone.folder / "alone").iterdir()}
@@ -70,7 +70,7 @@ def test_the_best_of_all_seeds_is_kept_and_made_again_without_a_scorer(laur: Lau
     assert "identical" in again.out
 
 
-def test_several_pictures_are_each_the_best_of_their_own_seeds(laur: Laur, model: Path) -> None:
+def test_several_pictures_are_each_the_best_of_their_own_seeds(laur: Callable[..., Any], model: Path) -> None:
     made = laur(
         *("generate", "a fox", "-m", model, "-s", 5, "-n", 2, "--best-of", 3, "--scorer", "brightness"),
         *("--out", "x.png", "--json", *SETTINGS),
@@ -96,7 +96,7 @@ def test_several_pictures_are_each_the_best_of_their_own_seeds(laur: Laur, model
     ],
 )
 def test_what_is_missing_is_said_before_anything_is_drawn(
-    laur: Laur, model: Path, arguments: list[object], says: str
+    laur: Callable[..., Any], model: Path, arguments: list[object], says: str
 ) -> None:
     made = laur("generate", "a fox", "-m", model, "--out", "x.png", *SETTINGS, *arguments)
     assert made.code == 2
