@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from laur.pipeline.lanes import RowCap
 from laur.serve.job import Job
 from laur.serve.queue import Lease
 from laur.serve.worker.messages import Planned
+
+if TYPE_CHECKING:
+    from laur.pipeline.lanes import RowCap
 
 LATENT = 8
 """Pixels of the picture to a latent pixel: near enough for counting."""
