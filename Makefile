@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready-$(shell cat pyproject.toml constraints.txt 2>/dev/null | sha256sum | cut -c1-16)
 
-.PHONY: demo test check check-deploy bench format setup clean
+.PHONY: demo styles test check check-deploy bench format setup clean
 
 demo: setup
 	$(BIN)/laur generate "red heart, fluent 3d" --seed 7 --out out/demo.png
@@ -40,6 +40,10 @@ $(READY):
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	rm -f .venv/.ready-*
 	touch $@
+
+# the styles of mini, of which only those that are not up to date are trained; PACK: pictures, as `laur data` takes them
+styles: setup
+	$(BIN)/python scripts/make_styles.py --pack $(PACK)
 
 clean:
 	rm -rf .venv .venv-deploy out dist

@@ -25,6 +25,8 @@ from laur.cli.data import data_app
 from laur.cli.doctor import doctor
 from laur.cli.evaluate import EXAMPLES as EVALUATE_EXAMPLES
 from laur.cli.evaluate import evaluate
+from laur.cli.explore import EXAMPLES as EXPLORE_EXAMPLES
+from laur.cli.explore import explore
 from laur.cli.generate import EXAMPLES as GENERATE_EXAMPLES
 from laur.cli.generate import generate
 from laur.cli.inspect import EXAMPLES as INSPECT_EXAMPLES
@@ -34,6 +36,8 @@ from laur.cli.options import FLAG
 from laur.cli.reproduce import EXAMPLES as REPRODUCE_EXAMPLES
 from laur.cli.reproduce import reproduce
 from laur.cli.serve import SERVE_EXAMPLES, WORKER_EXAMPLES, serve, worker
+from laur.cli.styles import EXAMPLES as STYLES_EXAMPLES
+from laur.cli.styles import styles
 from laur.cli.train import train_app
 from laur.core.errors import LaurError
 
@@ -61,6 +65,8 @@ app = typer.Typer(
 app.command(epilog=GENERATE_EXAMPLES)(generate)
 app.command(epilog=REPRODUCE_EXAMPLES)(reproduce)
 app.command(epilog=INSPECT_EXAMPLES)(inspect)
+app.command(epilog=EXPLORE_EXAMPLES)(explore)
+app.command(epilog=STYLES_EXAMPLES)(styles)
 app.add_typer(models_app, name="models")
 app.add_typer(adapters_app, name="adapters")
 app.add_typer(train_app, name="train")

@@ -104,10 +104,9 @@ def open_engine(order: Order) -> Engine:
 @collector_paused()
 def plan(engine: Engine, recipe: Recipe, count: int) -> list[Resolved]:
     """`count` plans of a recipe; picture i has seed + i."""
-    first = engine.resolve(recipe)
-    seed = first.recipe.seed
-    assert seed is not None
-    return [first, *(engine.resolve(first.recipe.replace(seed=seed + index)) for index in range(1, count))]
+    from laur.pipeline.series import series
+
+    return series(engine, recipe, count)
 
 
 @collector_paused()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +30,28 @@ def make_recipe(fields: Mapping[str, Any], adapters: Sequence[str], base: Recipe
         return Recipe(**given)
     if "style" in given and "adapters" not in given and base.style is not None and base.adapters is not None:
         given["adapters"] = tuple(ref for ref in base.adapters if ref.name != base.style)  # it takes the other's place
+        given.setdefault("prompt", _without_style(base.prompt, base.style))
     if "image" in given and "mask" not in given and given["image"] != base.image:
         given = {"mask": None, "mask_blur": None, "paste_back": None, **given}  # they were the other picture's
+    if "prompt" in given and "adapters" not in given and base.adapters is not None:
+        # open again, so that their words come into the new prompt too
+        given["adapters"] = tuple(replace(ref, sha256=None) for ref in base.adapters)
     for name, recorded in _CONTENT.items():
         if name in given:
             given[recorded] = None
     if "steps" in given or "timesteps" in given:
         given = {"steps": None, "timesteps": None, **given}
     return base.replace(**given)
+
+
+def _without_style(prompt: str, style: str) -> str:
+    """The prompt without the words that the style had put there, whatever the family of models."""
+    from laur.input.tags import without_words
+    from laur.style.cards import FAMILIES, card
+    from laur.style.lookup import is_style
+
+    words = dict.fromkeys(word for name in FAMILIES for word in card(style).triggers(name)) if is_style(style) else ()
+    return without_words(prompt, words)
 
 
 def check_seeds(recipe: Recipe, count: int) -> None:

@@ -14,6 +14,7 @@ from laur.core.recipe import DEFAULT_CHECKPOINT, Recipe
 from laur.input.store import PREFIX
 from laur.pipeline.engine import Engine
 from laur.pipeline.resolve import Resolved
+from laur.pipeline.series import series
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -88,11 +89,9 @@ class StandardPipeline:
         fields = {"checkpoint": self.checkpoint, "style": self.style, **fields, **self._named(fields)}
         jobs: list[Resolved] = []
         for text in prompts:
-            first = self.engine.resolve(Recipe(prompt=text, seed=seed, **fields))
-            seed = first.recipe.seed
-            assert seed is not None
-            jobs += [first, *(self.engine.resolve(first.recipe.replace(seed=seed + i)) for i in range(1, n))]
-            seed += n
+            found = series(self.engine, Recipe(prompt=text, seed=seed, **fields), n)
+            jobs += found
+            seed = (found[0].recipe.seed or 0) + n
         return jobs
 
     def _named(self, fields: dict[str, Any]) -> dict[str, str]:

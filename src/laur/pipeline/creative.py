@@ -1,0 +1,107 @@
+"""CreativePipeline: several styles in one picture, and sheets that show what they do.
+
+Styles are mixed by weight, follow each other over the steps of the run, or share the picture between them:
+
+    create = CreativePipeline()
+    create("a red fox", styles=["fauvism:0.7", "ink:0.5"])             # both everywhere
+    create("a red fox", styles=["pencil@..0.5", "watercolour@0.5.."])  # one after the other
+    create("a red fox", styles=["oil@left", "ukiyo-e@right"])          # each in its part
+    explore(create.engine, "a red fox", ["fauvism", "ink"], [0, 0.5, 1]).save("sheet.png")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from laur.core.errors import RecipeError
+from laur.core.recipe import AdapterRef, Recipe
+from laur.pipeline.standard import Result, StandardPipeline
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from laur.pipeline.engine import Engine
+
+STYLES_LIMIT = 64
+"""Pictures on a side of an explorer's sheet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Use:
+    """A style in a picture: how much of it, in which steps and where."""
+
+    style: str
+    weight: float = 1.0
+    steps: tuple[float, float] | None = None
+    """The part of the run, 0 … 1; None is all of it."""
+    region: str | Path | None = None
+    """left, right, top, bottom, centre, a box "x0,y0,x1,y1" in parts of the picture, or a mask: its file, white where
+    the style is. None is everywhere. Later ones lie over earlier ones."""
+
+
+class CreativePipeline(StandardPipeline):
+    """StandardPipeline with as many styles as you like."""
+
+    def __call__(
+        self,
+        prompt: str | Sequence[str],
+        *,
+        styles: Sequence[str | Use] = (),
+        n: int = 1,
+        seed: int | None = None,
+        **fields: Any,
+    ) -> Result:
+        """Draw `n` pictures of each prompt in `styles`, each a `Use` or text as `NAME:WEIGHT@WHERE`.
+
+        `fields` are those of a Recipe; `adapters` among them come before the styles.
+        Errors: RecipeError and the other LaurErrors.
+        """
+        refs = (*(fields.pop("adapters", None) or ()), *(self.ref(style) for style in styles))
+        if refs:
+            fields["adapters"] = refs
+        return super().__call__(prompt, n=n, seed=seed, **fields)
+
+    def ref(self, style: str | Use) -> AdapterRef:
+        """What a recipe says of it; a mask's file is read into the engine's picture store."""
+        if isinstance(style, str):
+            return AdapterRef.parse(style)
+        region = style.region
+        if isinstance(region, Path):
+            region = self.engine.library.inputs.add_mask(region).ref
+        return AdapterRef(name=style.style, weight=style.weight, steps=style.steps, region=region)
+
+
+def explore(
+    engine: Engine,
+    prompt: str,
+    styles: Sequence[str],
+    weights: Sequence[float],
+    *,
+    seed: int | None = None,
+    **fields: Any,
+) -> Image:
+    """One sheet: a row for each style, a column for each weight, all from one seed.
+
+    `fields` are those of a Recipe. Errors: RecipeError and the other LaurErrors.
+    """
+    from laur.utils.sheet import contact_sheet
+
+    if not styles or not weights:
+        raise RecipeError("there is nothing to explore; name styles and weights, as in --styles oil,ink --weights 0,1")
+    for what, values in (("styles", styles), ("weights", weights)):
+        if len(values) > STYLES_LIMIT:
+            raise RecipeError(f"{len(values)} {what} are too many for one sheet; at most {STYLES_LIMIT}")
+    first = engine.resolve(Recipe(prompt=prompt, seed=seed, **fields)).recipe
+    base = Recipe(prompt=first.prompt, seed=first.seed, **fields)  # the same words in every picture
+    own = base.adapters or ()
+    recipes = [
+        base.replace(adapters=(*own, AdapterRef(name=style, weight=weight))) for style in styles for weight in weights
+    ]
+    images = engine.run(recipes)
+    rows = [images[start : start + len(weights)] for start in range(0, len(images), len(weights))]
+    title = f"{first.prompt} · seed {first.seed} · {first.steps} steps"
+    columns = [f"{weight:g}" for weight in weights]
+    return contact_sheet(rows, row_labels=list(styles), column_labels=columns, title=title)

@@ -1,0 +1,234 @@
+"""Styles by name, and several in one picture: by weight, over the run, in places."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from laur.core.errors import AdapterError, NotFoundError, RecipeError
+from laur.core.recipe import AdapterRef, Recipe
+from laur.optimize import BaseAdapter, register
+from laur.pipeline.creative import CreativePipeline, Use, explore
+from laur.pipeline.engine import Engine
+from laur.pipeline.gallery import write_gallery
+from laur.style import cards
+
+SMALL = {"width": 64, "height": 64, "steps": 2, "seed": 3}
+CARD = """words = "{name} in all things"
+
+[mini]
+file = "{name}.safetensors"
+trigger_words = ["{name} painting"]
+weight = 0.5
+
+[sd1]
+trigger_words = ["{name}"]
+
+[sdxl]
+file = "{name}-xl.safetensors"
+hub = "someone/{name}"
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(engine32: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """$LAUR_HOME/styles with two styles, which change every layer's queries a good deal."""
+    with pytest.MonkeyPatch.context() as patch:
+        home = tmp_path_factory.mktemp("home")
+        patch.setenv("LAUR_HOME", str(home))
+        styles = home / "styles" / "artistic"
+        styles.mkdir(parents=True)
+        key = engine32.library.checkpoint("mini").key
+        layers = {n: s.weight for n, s in engine32.library.layers(key).items() if n.endswith("to_q")}
+        for number, name in enumerate(("crimson", "azure")):
+            noise = torch.Generator().manual_seed(number)
+            tensors: dict[str, torch.Tensor] = {}
+            for layer, (out, inner) in layers.items():
+                tensors[f"{layer}.lora_A.weight"] = torch.randn(2, inner, generator=noise) / inner**0.5
+                tensors[f"{layer}.lora_B.weight"] = torch.randn(out, 2, generator=noise)
+            save_file(tensors, styles / f"{name}.safetensors", {"format": "pt"})
+            (styles / f"{name}.toml").write_text(CARD.format(name=name))
+        yield styles
+
+
+def _pixels(engine: Engine, **fields: object) -> np.ndarray:
+    image = engine.run([Recipe(**{"prompt": "a fox", **SMALL, **fields})])[0]  # pyright: ignore[reportArgumentType]
+    return np.asarray(image).astype(int)
+
+
+def test_a_style_is_its_card(engine32: Engine, folder: Path) -> None:
+    filled = engine32.resolve(Recipe(prompt="a fox", style="crimson")).recipe
+    assert filled.adapters is not None
+    assert [(ref.name, ref.weight) for ref in filled.adapters] == [("crimson", 0.5), ("lcm-lora-mini", 1.0)][::-1]
+    assert filled.prompt == "a fox, crimson painting"
+    again = engine32.resolve(Recipe.from_json(filled.to_json()))
+    assert again.recipe == filled
+    said = engine32.resolve(Recipe(prompt="a Crimson Painting of a fox", style="crimson")).recipe
+    assert said.prompt == "a Crimson Painting of a fox"
+
+
+def test_tags_and_wildcards_are_recorded_as_drawn(engine32: Engine, folder: Path) -> None:
+    wish = Recipe(prompt="a {red|blue|green} fox <lora:crimson:0.8>", seed=5)
+    filled = engine32.resolve(wish).recipe
+    assert filled.prompt in {f"a {colour} fox, crimson painting" for colour in ("red", "blue", "green")}
+    assert filled.adapters is not None
+    assert {(ref.name, ref.weight) for ref in filled.adapters} == {("crimson", 0.8), ("lcm-lora-mini", 1.0)}
+    assert engine32.resolve(wish).recipe == filled
+    assert engine32.resolve(filled).recipe == filled
+
+
+def test_each_picture_of_a_call_draws_its_own_wildcards(engine32: Engine) -> None:
+    jobs = CreativePipeline(engine=engine32).plan("a {red|blue|green|white} fox", n=12, seed=1)
+    assert len({job.recipe.prompt for job in jobs}) > 2
+    assert [job.recipe.seed for job in jobs] == list(range(1, 13))
+
+
+def test_a_style_without_an_adapter_is_words(engine32: Engine, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "plain.toml").write_text('words = "x"\n[mini]\ntrigger_words = ["in grey"]\n')
+    filled = engine32.resolve(Recipe(prompt="a fox", style="plain")).recipe
+    assert filled.prompt == "a fox, in grey"
+    assert filled.adapters is not None and [ref.name for ref in filled.adapters] == ["lcm-lora-mini"]
+    assert engine32.resolve(filled).recipe == filled
+    with pytest.raises(RecipeError, match="--style plain"):
+        engine32.resolve(Recipe(prompt="a fox", adapters=(AdapterRef(name="plain"),)))
+
+
+@pytest.mark.parametrize(
+    ("card", "said"),
+    [
+        ("words = 3", "must be text"),
+        ("[mini]\nfiles = 'x'", "'files'"),
+        ("colour = 'x'", "'colour'"),
+        ("[mini]\nweight = 'x'", "must be a number"),
+        ("[mini", "broken"),
+        ("[mini]\ntrigger_words = 'x'", "list of texts"),
+    ],
+)
+def test_a_broken_card_is_one_line(engine32: Engine, folder: Path, card: str, said: str) -> None:
+    path = folder / "broken.toml"
+    path.write_text(card)
+    try:
+        with pytest.raises(AdapterError, match=said) as caught:
+            engine32.resolve(Recipe(prompt="a fox", style="broken"))
+        assert "\n" not in str(caught.value)
+    finally:
+        path.unlink()
+
+
+def test_a_missing_file_says_where_it_is_had(folder: Path) -> None:
+    from laur.style.lookup import form_of
+
+    with pytest.raises(NotFoundError, match="hf download someone/azure azure-xl"):
+        form_of("azure", "sdxl")
+    with pytest.raises(NotFoundError, match="no form for sd2"):
+        form_of("azure", "sd2")
+    with pytest.raises(NotFoundError, match="did you mean azure"):
+        cards.card("azur")
+
+
+def test_a_region_changes_its_own_part_most(engine32: Engine, folder: Path) -> None:
+    """In one step, that is: in later ones each part answers to what the other has become."""
+    plain = _pixels(engine32, steps=1)
+    left = _pixels(engine32, steps=1, adapters=("crimson:1@left",))
+    change = np.abs(left - plain).mean((0, 2))
+    assert change[:32].mean() > 3 * change[44:].mean()
+    assert change[:32].mean() > 3
+
+
+def test_regions_that_cover_all_draw_nothing_about_them(engine32: Engine, folder: Path) -> None:
+    stage = engine32.resolve(Recipe(prompt="a fox", adapters=("crimson@left", "azure@right"))).plan.stages[0]
+    assert stage.combine.regions == ("left", "right")
+    assert [row.text.prompt for row in stage.rows] == ["a fox, crimson painting", "a fox, azure painting"]
+    some = engine32.resolve(Recipe(prompt="a fox", adapters=("crimson@top",), guidance=2.0)).plan.stages[0]
+    assert some.combine.regions == (None, None, "top", "top")
+
+
+def test_a_region_of_everything_is_the_style_everywhere(engine32: Engine, folder: Path) -> None:
+    prompt = "a fox, crimson painting"
+    everywhere = _pixels(engine32, prompt=prompt, adapters=("crimson:0.7",))
+    boxed = _pixels(engine32, prompt=prompt, adapters=("crimson:0.7@0,0,1,1",))
+    assert np.abs(everywhere - boxed).max() <= 3
+
+
+def test_masks_are_regions_too(engine32: Engine, folder: Path, tmp_path: Path) -> None:
+    mask = Image.new("L", (64, 64), 0)
+    mask.paste(255, (0, 0, 32, 64))
+    mask.save(tmp_path / "mask.png")
+    create = CreativePipeline(engine=engine32)
+    result = create("a fox", styles=[Use(style="crimson", region=tmp_path / "mask.png")], **SMALL)
+    ref = next(ref for ref in result.recipes[0].adapters or () if ref.name == "crimson")
+    assert ref.region is not None and ref.region.startswith("sha256:")
+    boxed = _pixels(engine32, adapters=("crimson@left",))
+    assert np.abs(np.asarray(result.images[0]).astype(int) - boxed).mean() < 2
+
+
+def test_parts_of_the_run_become_stages(engine32: Engine, folder: Path) -> None:
+    refs = ("crimson@..0.5", "azure@0.5..")
+    found = engine32.resolve(Recipe(prompt="a fox", steps=4, adapters=refs))
+    first, second = found.plan.stages
+    assert len(first.table.steps) == len(second.table.steps) == 2
+    assert first.adapters != second.adapters
+    assert first.rows[0].text.prompt == "a fox, crimson painting"
+    assert found.recipe.prompt == "a fox"
+    assert engine32.resolve(Recipe.from_json(found.recipe.to_json())).plan == found.plan
+    whole = engine32.resolve(Recipe(prompt="a fox", steps=4, adapters=("crimson@0..1",))).plan
+    assert len(whole.stages) == 1
+
+
+def test_a_part_of_the_run_is_drawn(engine32: Engine, folder: Path) -> None:
+    plain, early = _pixels(engine32), _pixels(engine32, adapters=("crimson:1@..0.5",))
+    assert np.abs(early - plain).mean() > 1
+
+
+def test_hooks_cannot_be_kept_to_a_region(engine32: Engine) -> None:
+    class Wash(BaseAdapter):
+        def on_x0(self, step: int, total: int, x0: torch.Tensor) -> torch.Tensor:
+            return x0 * 0.5
+
+    register("creative-wash", Wash)
+    with pytest.raises(AdapterError, match="leave its region out"):
+        engine32.resolve(Recipe(prompt="a fox", adapters=("creative-wash@left",)))
+
+
+@pytest.mark.parametrize(
+    ("region", "said"), [("middle", "unknown"), ("0.5,0,0.2,1", "no box"), ("0,0,2,1", "no box"), ("1,2", "unknown")]
+)
+def test_broken_regions_are_refused(region: str, said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        AdapterRef(name="a", region=region)
+
+
+def test_refs_are_read_from_text() -> None:
+    assert AdapterRef.parse("a:0.5@left") == AdapterRef(name="a", weight=0.5, region="left")
+    assert AdapterRef.parse("a@..0.5") == AdapterRef(name="a", steps=(0.0, 0.5))
+    assert AdapterRef.parse("a@0,0,.5,1@.5..") == AdapterRef(name="a", region="0,0,.5,1", steps=(0.5, 1.0))
+    assert AdapterRef.parse("me@home/a.safetensors:0.4") == AdapterRef(name="me@home/a.safetensors", weight=0.4)
+    with pytest.raises(RecipeError, match="first must be less"):
+        AdapterRef(name="a", steps=(0.5, 0.5))
+
+
+def test_the_explorer_has_a_picture_for_each_style_and_weight(engine32: Engine, folder: Path) -> None:
+    sheet = explore(engine32, "a {red|blue} fox", ["crimson", "azure"], [0, 0.5, 1], **SMALL)
+    assert sheet.width > 3 * 64 and sheet.height > 2 * 64
+    for styles, weights in (([], [1]), (["crimson"], []), (["crimson"] * 65, [1])):
+        with pytest.raises(RecipeError):
+            explore(engine32, "a fox", styles, weights)
+
+
+def test_the_gallery_shows_styles_and_says_what_cannot_be_drawn(engine32: Engine, folder: Path, tmp_path: Path) -> None:
+    found = [cards.card("crimson"), cards.read(folder / "lost.toml", "own")] if _lost(folder) else []
+    page = write_gallery(engine32, found, tmp_path / "gallery", prompts=["a <fox>"], seed=1)
+    text = page.read_text()
+    assert "crimson-0.jpg" in text and (page.parent / "crimson-0.jpg").stat().st_size > 1000
+    assert "a &lt;fox&gt;" in text and "not drawn" in text and "make styles" in text
+
+
+def _lost(folder: Path) -> bool:
+    (folder / "lost.toml").write_text('words = "x"\n[mini]\nfile = "lost.safetensors"\n')
+    return True
