@@ -1,0 +1,72 @@
+"""`laur serve` and `laur worker` as processes, with the real engine and Redis between them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import httpx2
+import pytest
+
+from helpers.redis_server import free_port
+from laur.render.metadata import read
+
+LAUR = (sys.executable, "-m", "laur")
+
+
+@pytest.fixture
+def start(tmp_path):
+    processes = []
+
+    def begin(*arguments):
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        command = [*LAUR, *arguments, "--store", str(tmp_path / "results"), "--no-measure"]
+        processes.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
+        return processes[-1]
+
+    yield begin
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def test_api_and_worker_draw_over_redis_and_drain(start, redis_server):
+    port, probes = free_port(), free_port()
+    shared = ("--redis", redis_server.url, "--namespace", "commands")
+    api = start("serve", "--port", str(port), *shared)
+    worker = start("worker", "--port", str(probes), *shared)
+    with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=60.0) as http:
+        for address in (f"http://127.0.0.1:{probes}", f"http://127.0.0.1:{port}"):
+            _wait_for(f"{address}/health/ready", api, worker)
+        body = {"input": {"prompt": "a red apple, fluent 3d", "seed": 1, "width": 64, "height": 64}}
+        said = http.post("/v1/predictions", json={**body, "version": "laur/mini"}, headers={"Prefer": "wait"}).json()
+        assert said["status"] == "succeeded", said
+        job = http.get(f"/v1/jobs/{said['id']}").json()
+        found = read(http.get(job["result"]["url"]).content)
+        assert (found.pixels.shape, found.recipe.seed, found.untouched) == ((64, 64, 3), 1, True)
+        assert "laur_engine_steps_total 4.0" in httpx2.get(f"http://127.0.0.1:{probes}/metrics").text
+    for process in (worker, api):
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 0, said
+        assert "Traceback" not in said
+
+
+def test_what_cannot_start_says_so_in_one_line(start):
+    process = start("serve", "--port", str(free_port()), "--model", "nothing-of-that-name")
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "no model is called" in said or "nothing-of-that-name" in said.splitlines()[-1]
+    assert "Traceback" not in said
+
+
+def _wait_for(url, *processes):
+    while True:
+        assert all(process.poll() is None for process in processes)
+        try:
+            if httpx2.get(url).status_code == 200:
+                return
+        except httpx2.TransportError:
+            pass
+        time.sleep(0.1)
