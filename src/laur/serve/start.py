@@ -77,7 +77,7 @@ def make_worker(setup: Setup, opened: Parts) -> Worker:
     cap = _Cap()
 
     def make() -> Engine:
-        engine = _engine(setup, cap)
+        engine = _engine(setup, cap, opened.names)
         native = engine.library.checkpoint(setup.checkpoint).native_size
         worker.hand.usual = (native // LATENT) ** 2
         return engine
@@ -145,12 +145,15 @@ class _Cap:
         return max(1, 8 * 32 * 32 // pixels) if self.rows is None else self.rows(pixels)
 
 
-def _engine(setup: Setup, cap: _Cap) -> Engine:
+def _engine(setup: Setup, cap: _Cap, names: Names) -> Engine:
     """Open the Engine and find its caps: kept from an earlier start, measured now, or assumed."""
+    from laur.pipeline.device import choose
     from laur.pipeline.engine import Engine
+    from laur.serve.worker.named_library import NamedLibrary
     from laur.serve.worker.profile import Profile, measure, sides_for
 
-    engine = Engine(setup.checkpoint, device=setup.device, dtype=setup.dtype, row_pixels=2**30)
+    library = NamedLibrary(names, choose(setup.device, setup.dtype))
+    engine = Engine(setup.checkpoint, row_pixels=2**30, library=library)
     path = _profile_path(engine)
     profile = Profile.read(path)
     if profile is None and setup.measure:

@@ -34,24 +34,36 @@ class Names:
         return self._adapters
 
     def check(self, recipe: Recipe) -> None:
-        """Raise NotFoundError where the recipe names what has no name here, without saying whether a file is there."""
-        for what, name in (("model", recipe.checkpoint), ("refiner", recipe.refiner)):
-            if name is not None and name not in self.models():
-                raise NotFoundError(f"no {what} is called {name[:80]!r} here; there are {_list(self.models())}")
-        names = [ref.name for ref in recipe.adapters or ()] + ([recipe.style] if recipe.style else [])
-        for name in names:
-            if name not in self.adapters():
-                raise NotFoundError(f"no adapter is called {name[:80]!r} here; there are {_list(self.adapters())}")
+        """Raise NotFoundError where a field of the recipe names what has no name here.
+
+        What its prompt names in tags is found when it is resolved, see `NamedLibrary`.
+        """
+        for name in (recipe.checkpoint, recipe.refiner):
+            if name is not None:
+                self.check_model(name)
+        for name in [ref.name for ref in recipe.adapters or ()] + ([recipe.style] if recipe.style else []):
+            self.check_adapter(name)
+
+    def check_model(self, name: str) -> None:
+        """Raise NotFoundError for what is no checkpoint's name, without saying whether a file is there."""
+        if name not in self.models():
+            raise NotFoundError(f"no model is called {name[:80]!r} here; there are {_list(self.models())}")
+
+    def check_adapter(self, name: str) -> None:
+        """Raise NotFoundError for what is no adapter's or style's name, without saying whether a file is there."""
+        if name not in self.adapters():
+            raise NotFoundError(f"no adapter is called {name[:80]!r} here; there are {_list(self.adapters())}")
 
     def _look(self) -> None:
         if time.monotonic() - self._at < _LOOK_AGAIN:
             return
         from laur.optimize import catalogue
         from laur.pipeline.loading import names
+        from laur.style import cards
 
         others = [entry.name for entry in names.known()] if self._serves is None else list(self._serves)
         self._models = tuple(dict.fromkeys([self.own, *others]))
-        self._adapters = tuple(entry.name for entry in catalogue.known())
+        self._adapters = tuple(dict.fromkeys([*(entry.name for entry in catalogue.known()), *cards.known()]))
         self._at = time.monotonic()
 
 
