@@ -10,6 +10,7 @@ from typing import Generic, Protocol, TypeVar
 
 from laur.core.plan import AdapterUse
 from laur.input.vectorize import States
+from laur.utils.budget import Budget
 
 DEFAULT_BYTES = 64 * 2**20
 """Some 270 SD 1.x prompts in float32, 100 SDXL prompts, 1,300 of mini's."""
@@ -64,6 +65,11 @@ class BoundedCache(Generic[K, V]):
         self._entries: OrderedDict[K, V] = OrderedDict()
         self._nbytes = self._hits = self._misses = 0
         self._lock = threading.Lock()
+        self._budget: Budget | None = None
+
+    def share(self, budget: Budget) -> None:
+        """Take what is held out of a budget that other caches share, in place of the own bound."""
+        self._budget, self.max_bytes = budget, budget.limit
 
     def get(self, key: K) -> V | None:
         """The value of `key`, now the most recently used; None where it is not held. Counts a hit or a miss."""
@@ -74,7 +80,9 @@ class BoundedCache(Generic[K, V]):
                 return None
             self._hits += 1
             self._entries.move_to_end(key)
-            return value
+        if self._budget is not None:
+            self._budget.touch((self, key))
+        return value
 
     def put(self, key: K, value: V) -> None:
         """Hold a value, letting go of the least recently used; what exceeds the whole cache is not held."""
@@ -86,6 +94,8 @@ class BoundedCache(Generic[K, V]):
                 self._drop(next(iter(self._entries)))
             self._entries[key] = value
             self._nbytes += value.nbytes
+        if self._budget is not None:
+            self._budget.hold((self, key), value.nbytes, lambda: self._leave(key))
 
     def get_or_make(self, key: K, make: Callable[[], V]) -> V:
         """The value held, or the one that `make` gives, which is then held.
@@ -101,14 +111,22 @@ class BoundedCache(Generic[K, V]):
     def clear(self) -> None:
         """Let go of everything; the counts stay."""
         with self._lock:
+            keys = list(self._entries)
             self._entries.clear()
             self._nbytes = 0
+        for key in keys:
+            if self._budget is not None:
+                self._budget.release((self, key))
 
     @property
     def stats(self) -> CacheStats:
         """A consistent snapshot."""
         with self._lock:
             return CacheStats(self._hits, self._misses, len(self._entries), self._nbytes)
+
+    def _leave(self, key: K) -> None:
+        with self._lock:
+            self._drop(key)
 
     def _drop(self, key: K) -> None:
         value = self._entries.pop(key, None)

@@ -53,6 +53,20 @@ def available_bytes(device: Any) -> int:
     return int(psutil.virtual_memory().available)
 
 
+def default_budget(device: Any) -> int:
+    """What adapters, text states and texts' keys and values may take unless somebody says: a quarter of the memory.
+
+    Of all the memory, not of what is free: the same machine keeps the same things whatever else runs on it.
+    """
+    if device.type == "cuda":
+        import torch
+
+        return int(torch.cuda.mem_get_info(device)[1]) // 4
+    import psutil
+
+    return int(psutil.virtual_memory().total) // 4
+
+
 def is_exhausted(error: Exception) -> bool:
     """Whether torch says that memory ran out: a class of its own on accelerators, words on the CPU."""
     import torch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 import torch
@@ -28,6 +28,10 @@ class Network(Protocol):
 
     def share(self, budget: Budget) -> None:
         """Take the keys and values of texts out of a budget that others share."""
+        ...
+
+    def parameters(self) -> Iterable[Tensor]:
+        """The weights as they are now, before any packing."""
         ...
 
     def __call__(
@@ -85,6 +89,10 @@ class PlainUNet:
     def share(self, budget: Budget) -> None:
         """See Network."""
         self._texts.cache.share(budget)
+
+    def parameters(self) -> Iterable[Tensor]:
+        """See Network."""
+        return self._weights.module.parameters()
 
     @property
     def module(self) -> nn.Module:

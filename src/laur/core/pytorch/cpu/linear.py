@@ -80,10 +80,20 @@ class PackedLinear(Packed):
         weight = self._weights[f"{self._names[0]}.weight"]
         if merges(sum(self.fused.widths), weight.shape[1], x.shape[1]):
             return self._merged_rows(x, packed, batch, after)
-        y = add_linear(self._run(x, packed, add=after.add), x, batch.groups(self.fused))
-        if after.times is not None:
-            return y.mul_(after.times)
-        return torch.nn.functional.gelu(y) if after.activation == "gelu" else y
+        spans = batch.spans(self._names, x.shape[0])
+        parts: list[Tensor] = []
+        for start, stop, changed in spans:  # rows that nothing changes are computed as they are alone, fused
+            add, times = (None if t is None else t[start:stop] for t in (after.add, after.times))
+            activation, times = ("none", None) if changed else (after.activation, times)
+            parts.append(self._run(x[start:stop], packed, activation=activation, add=add, times=times))
+        y = parts[0] if len(parts) == 1 else torch.cat(parts)
+        add_linear(y, x, batch.groups(self.fused))
+        for start, stop, changed in spans:
+            if changed and after.times is not None:
+                y[start:stop].mul_(after.times[start:stop])
+            elif changed and after.activation == "gelu":
+                torch.ops.aten.gelu_(y[start:stop])
+        return y
 
     def _merged_rows(self, x: Tensor, packed: Tensor, batch: RowBatch, after: _After) -> Tensor:
         parts: list[Tensor] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,6 +124,10 @@ class FastUNet:
     def share(self, budget: Budget) -> None:
         """See Network."""
         self._contexts.share(budget)
+
+    def parameters(self) -> Iterable[Tensor]:
+        """See Network."""
+        return self._weights.module.parameters()
 
     def __call__(
         self,

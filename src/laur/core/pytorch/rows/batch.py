@@ -42,6 +42,8 @@ class Group:
     """(runs, in, R), zeros beyond each run's own rank."""
     up: Tensor
     """(runs, R, out)."""
+    ranks: Tensor
+    """(runs,) int32, each run's own."""
 
 
 class RowBatch:
@@ -79,6 +81,15 @@ class RowBatch:
                 start = run.stop
         if start < count:
             yield start, count, None
+
+    def spans(self, names: Sequence[str], count: int) -> list[tuple[int, int, bool]]:
+        """Start and stop of neighbouring rows of `count`, and whether their sets change any of these layers."""
+        spans: list[tuple[int, int, bool]] = []
+        for start, stop, rows in self.stretches(names, count):
+            changed = rows is not None
+            joins = bool(spans) and spans[-1][2] == changed
+            spans.append((spans.pop()[0] if joins else start, stop, changed))
+        return spans
 
     def _gather(self, fused: Fused) -> list[Group]:
         found: list[list[tuple[Run, Factors]]] = []
@@ -140,19 +151,16 @@ def _alike(a: tuple[Run, Factors], b: tuple[Run, Factors]) -> bool:
 
 
 def _stacked(members: list[tuple[Run, Factors]]) -> Group:
+    """One set is padded and laid out as many are, so that a row's sums are the same in any company."""
     runs = [run for run, _ in members]
-    if len(members) == 1:  # nothing to pad for: one set's own factors, shared by its rows
-        factors = members[0][1]
-        down, up = factors.down.t()[None], factors.up.t()[None]
-    else:
-        out, inner = members[0][1].up.shape[0], members[0][1].down.shape[1]
-        size = bucket(members[0][1].rank)
-        like = members[0][1].up
-        down, up = (
-            torch.zeros(len(members), *shape, dtype=like.dtype, device=like.device)
-            for shape in ((inner, size), (size, out))
-        )
-        for index, (_, factors) in enumerate(members):
-            down[index, :, : factors.rank] = factors.down.t()
-            up[index, : factors.rank] = factors.up.t()
-    return Group(runs[0].start, runs[-1].stop, down, up)
+    like = members[0][1].up
+    out, inner, size = like.shape[0], members[0][1].down.shape[1], bucket(members[0][1].rank)
+    down, up = (
+        torch.zeros(len(members), *shape, dtype=like.dtype, device=like.device)
+        for shape in ((inner, size), (size, out))
+    )
+    for index, (_, factors) in enumerate(members):
+        down[index, :, : factors.rank] = factors.down.t()
+        up[index, : factors.rank] = factors.up.t()
+    ranks = torch.tensor([factors.rank for _, factors in members], dtype=torch.int32, device=like.device)
+    return Group(runs[0].start, runs[-1].stop, down, up, ranks)

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from laur.core.pytorch.rows.batch import Group, RowBatch
 from laur.core.pytorch.rows.factors import Fused
+from laur.core.pytorch.rows.kernel import add_low_rank, faster
 
 _FEW_RUNS = 2
 
@@ -25,7 +26,10 @@ def add_linear(y: Tensor, x: Tensor, groups: Sequence[Group]) -> Tensor:
         part = x if (group.start, group.stop) == (0, n) else x[group.start : group.stop]
         tokens = part.reshape(runs, (group.stop - group.start) // runs * length, inner)
         target = y[group.start : group.stop].view(runs, tokens.shape[1], y.shape[2])
-        target.baddbmm_(torch.bmm(tokens, group.down), group.up)
+        if target.is_cuda and faster((*tokens.shape, y.shape[2], group.down.shape[2]), y.dtype):
+            add_low_rank(target, tokens.contiguous(), group.down, group.up, group.ranks)
+        else:
+            target.baddbmm_(torch.bmm(tokens, group.down), group.up)
     return y
 
 

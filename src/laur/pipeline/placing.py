@@ -1,0 +1,54 @@
+"""Copies of networks on a device and in a precision, which share with the original whatever needs no conversion."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from laur.core.pytorch.denoiser import TorchDenoiser
+    from laur.input.text import TextEncoder
+    from laur.pipeline.device import Placement
+
+
+def placed_copy(module: nn.Module, prefix: str, changed: Mapping[str, Tensor], place: Placement) -> nn.Module:
+    """A copy of the module on a device and in a dtype, with some weights taken from `changed`.
+
+    What needs no conversion is shared with the original, which is never written to.
+    """
+    from torch import nn
+
+    memo: dict[int, Any] = {}
+    for name, tensor in module.named_parameters():
+        weight = changed.get(f"{prefix}.{name}", tensor.detach())
+        memo[id(tensor)] = nn.Parameter(_placed(weight, place), requires_grad=False)
+    for tensor in module.buffers():
+        memo[id(tensor)] = _placed(tensor, place)
+    return copy.deepcopy(module, memo).eval()
+
+
+def _placed(tensor: Tensor, place: Placement) -> Tensor:
+    if not tensor.is_floating_point():
+        return tensor.to(place.device)
+    memory_format = _memory_format(place.channels_last and tensor.ndim == 4)
+    return tensor.to(place.device, place.dtype, memory_format=memory_format)
+
+
+def _memory_format(channels_last: bool) -> Any:
+    import torch
+
+    return torch.channels_last if channels_last else torch.preserve_format
+
+
+def denoiser_bytes(denoiser: TorchDenoiser) -> int:
+    """What a placed network takes, about: on a CPU its weights lie packed beside the originals."""
+    total = sum(tensor.nbytes for tensor in denoiser.network.parameters())
+    return 2 * total if denoiser.device.type == "cpu" else total
+
+
+def encoder_bytes(encoder: TextEncoder) -> int:
+    """What placed text networks take."""
+    return sum(tensor.nbytes for part in encoder.parts for tensor in part.model.parameters())

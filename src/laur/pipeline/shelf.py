@@ -1,0 +1,63 @@
+"""Adapters by name and by content. Thousands may be known: those not used for long cost their name alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from laur.core.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from laur.optimize import BaseAdapter
+    from laur.utils.budget import Budget
+
+_HEADER = 2048
+"""Bytes that an open file's header takes, as Python objects, for each layer; estimated."""
+
+
+class Shelf:
+    """Adapters that were asked for. Files are closed when the budget is spent and opened again by name."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._names: dict[str, tuple[object, str]] = {}
+        self.adapters: dict[str, BaseAdapter] = {}
+        self._where: dict[str, str] = {}
+
+    def named(self, name: str) -> BaseAdapter:
+        """The adapter of that name or file, found anew where another has been registered under the name since."""
+        from laur.optimize import ADAPTERS
+
+        known = self._names.get(name)
+        if known is not None and known[0] is ADAPTERS.source(name) and known[1] in self.adapters:
+            self._budget.touch(("adapter", known[1]))
+            return self.adapters[known[1]]
+        from laur.optimize.catalogue import find
+
+        adapter = find(name)
+        sha256 = adapter.sha256
+        adapter = self.adapters.setdefault(sha256, adapter)
+        self._names[name] = ADAPTERS.source(name), sha256
+        self._charge(adapter, sha256, name)
+        return adapter
+
+    def by_content(self, sha256: str) -> BaseAdapter:
+        """An adapter that was asked for by name before. Raises NotFoundError for any other."""
+        adapter = self.adapters.get(sha256)
+        if adapter is None and sha256 in self._where:
+            adapter = self.named(self._where[sha256])
+            adapter = adapter if adapter.sha256 == sha256 else None
+        if adapter is None:
+            raise NotFoundError(f"no adapter with hash {sha256[:10]} is loaded; name it in a recipe first")
+        return adapter
+
+    def _charge(self, adapter: BaseAdapter, sha256: str, name: str) -> None:
+        from laur.optimize.lora_file import LoraFile
+
+        if type(adapter) is LoraFile:  # others may hold what cannot be found again
+            self._where[sha256] = name
+            self._budget.hold(
+                ("adapter", sha256), _HEADER * sum(adapter.info.layers.values()), lambda: self._close(sha256)
+            )
+
+    def _close(self, sha256: str) -> None:
+        self.adapters.pop(sha256, None)
