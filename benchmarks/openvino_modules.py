@@ -89,7 +89,7 @@ def openvino_engine() -> Engine:
     decoder = library.decoder(stage.checkpoint)
     network = _Network(unet)
     swapped = TorchDenoiser(network, device=plain.device, dtype=torch.float32)
-    for key, value in list(library._denoisers.items()):
+    for key, value in [(key, library._denoisers[key]) for key in library._denoisers]:
         if value is plain:
             library._denoisers[key] = swapped
     vae = library.weights(stage.checkpoint).vae().float()

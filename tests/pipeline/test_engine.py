@@ -137,7 +137,7 @@ class Poison(BaseAdapter):
 def test_nan_fails_its_own_ticket_and_names_a_layer(engine32: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     adapter = Poison()
     real = engine32.library.adapter
-    monkeypatch.setattr(engine32.library, "adapter", lambda name: adapter if name == "poison" else real(name))
+    monkeypatch.setattr(engine32.library, "adapter", lambda name, *_: adapter if name == "poison" else real(name))
     engine32.library._adapters[adapter.sha256] = adapter
     bad = recipe(steps=3, adapters=[AdapterRef(name="lcm-lora-mini"), AdapterRef(name="poison")])
     events = list(engine32.stream([bad, recipe(seed=9, steps=3)]))
@@ -159,7 +159,7 @@ class Darken(BaseAdapter):
 def test_an_x0_hook_changes_its_own_picture_alone(engine32: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     adapter = Darken()
     real = engine32.library.adapter
-    monkeypatch.setattr(engine32.library, "adapter", lambda name: adapter if name == "darken" else real(name))
+    monkeypatch.setattr(engine32.library, "adapter", lambda name, *_: adapter if name == "darken" else real(name))
     engine32.library._adapters[adapter.sha256] = adapter
     hooked = recipe(adapters=[AdapterRef(name="lcm-lora-mini"), AdapterRef(name="darken")])
     plain = recipe(seed=9)

@@ -113,7 +113,7 @@ def plan(engine: Engine, recipe: Recipe, count: int) -> list[Resolved]:
 def load(engine: Engine, job: Resolved) -> None:
     """Read and place all weights of a plan now, so that what follows is drawing alone."""
     for stage in job.plan.stages:
-        engine.library.denoiser(stage.checkpoint, stage.adapters)
+        engine.library.ready(stage)
     engine.library.decoder(job.plan.stages[-1].checkpoint)
     if engine.previews:
         engine.library.preview(job.plan.stages[0].checkpoint)

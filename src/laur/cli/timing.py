@@ -87,7 +87,7 @@ def _cold(recipe: Recipe, parts: dict[str, float], device: str | None, dtype: st
         job = engine.resolve(recipe)
     stage = job.plan.stages[0]
     with _timed(parts, "read the denoiser and adapters"):
-        engine.library.denoiser(stage.checkpoint, stage.adapters)
+        engine.library.ready(stage)
     with _timed(parts, "read the decoder"):
         engine.library.decoder(stage.checkpoint)
     with _timed(parts, "first picture"):

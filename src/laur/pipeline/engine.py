@@ -50,12 +50,15 @@ class Engine:
         row_pixels: int | RowCap | None = None,
         previews: bool = False,
         library: Library | None = None,
+        budget: int | None = None,
     ) -> None:
         """`checkpoint` and `prediction` stand in for recipes that leave theirs at the default.
 
+        `budget` is in bytes: what adapters, text states and texts' keys and values may take, unless a `library` says.
+
         Errors: NotFoundError, CheckpointError.
         """
-        self.library = library or Library(choose(device, dtype, channels_last))
+        self.library = library or Library(choose(device, dtype, channels_last), budget=budget)
         self.checkpoint = checkpoint
         self.prediction = prediction
         self.previews = previews
@@ -82,6 +85,8 @@ class Engine:
         self._numbers += 1
         ticket = Ticket(self._numbers, plan, recipe)
         self._queue.append(ticket)
+        for stage in plan.stages:
+            self.library.rows.prefetch(stage.checkpoint, stage.adapters)
         return ticket
 
     def cancel(self, ticket: Ticket) -> bool:

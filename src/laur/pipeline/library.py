@@ -1,26 +1,27 @@
 """Library: what an Engine has in memory, by content hash.
 
 Checkpoints are read lazily, part by part, and never change. A set of adapters pinned with weights makes another
-denoiser over the same base; the few used last are kept.
+denoiser over the same base; the few used last are kept. What adapters, texts and spare networks take comes out of one
+budget in bytes.
 """
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any
 
 from laur.core.errors import NotFoundError
 from laur.pipeline import memory
+from laur.pipeline.placing import denoiser_bytes, encoder_bytes, placed_copy
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from laur.core.checkpoint import Checkpoint
     from laur.core.denoiser import Row
-    from laur.core.plan import AdapterUse, Plan, TextSpec
+    from laur.core.plan import AdapterUse, Plan, Stage, TextSpec
+    from laur.core.pytorch.cpu.interface import Network
     from laur.core.pytorch.decoder import TorchDecoder
     from laur.core.pytorch.denoiser import TorchDenoiser
     from laur.core.pytorch.preview import LatentToRGB
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from laur.pipeline.loading.load import LoadedCheckpoint
     from laur.render.embedded import Provenance
 
-T = TypeVar("T")
 Uses = tuple["AdapterUse", ...]
 
 
@@ -44,33 +44,50 @@ class Library:
     """Checkpoints, adapters, encoders, denoisers and decoders of one device and precision."""
 
     def __init__(
-        self, placement: Placement, *, denoisers: int = 2, plain: bool = False, inputs: PictureStore | None = None
+        self,
+        placement: Placement,
+        *,
+        denoisers: int = 2,
+        plain: bool = False,
+        inputs: PictureStore | None = None,
+        budget: int | None = None,
+        per_row: bool | None = None,
     ) -> None:
         """`denoisers` is how many sets of pinned adapters stay merged at once; `inputs` are the pictures that recipes
-        begin from, those in the user's own folder unless given.
+        begin from, those in the user's own folder unless given. `budget` is in bytes, a quarter of the machine's memory
+        unless given; `per_row` says whether adapters that can be are added row by row (so by default) or merged.
 
         With `plain` networks run as diffusers' modules even where a faster form exists, for those who look inside
-        (attention maps, layer by layer reports): `denoiser(…).network.module` is then the module.
+        (attention maps, layer by layer reports): `denoiser(…).network.module` is then the module, adapters merged.
         """
         from laur.input.cache import BoundedCache, StatesCache
         from laur.input.store import PictureStore, user_folder
+        from laur.optimize.store import AdapterStore
+        from laur.pipeline.kept import Kept
+        from laur.pipeline.row_adapters import RowAdapters
+        from laur.pipeline.shelf import Shelf
+        from laur.utils.budget import Budget
 
         self.placement = placement
         self.inputs = PictureStore([user_folder()]) if inputs is None else inputs
         self._known: BoundedCache[Hashable, Known] = BoundedCache()
+        self.budget = Budget(memory.default_budget(placement.device) if budget is None else budget)
+        """What may be kept of adapters, text states, texts' keys and values, and networks not in use."""
+        store = AdapterStore(self.budget, placement.device, placement.dtype)
+        self.rows = RowAdapters(self, store, enabled=not plain if per_row is None else per_row)
+        self._shelf = Shelf(self.budget)
+        self._adapters = self._shelf.adapters
         self.states = StatesCache()
+        self.states.share(self.budget)
         self._infos: dict[tuple[str, str | None], Checkpoint] = {}
         self._loaded: dict[str, LoadedCheckpoint] = {}
-        self._names: dict[str, tuple[object, BaseAdapter]] = {}
-        self._adapters: dict[str, BaseAdapter] = {}
-        self._denoisers: OrderedDict[Hashable, TorchDenoiser] = OrderedDict()
+        self._denoisers: Kept[TorchDenoiser] = Kept(denoisers, self.budget, denoiser_bytes)
         self._layers: dict[str, dict[str, LayerShape]] = {}
         self._fitting: set[tuple[str, str]] = set()
-        self._touching: dict[tuple[str, Uses], Uses] = {}
-        self._encoders: OrderedDict[Hashable, TextEncoder] = OrderedDict()
+        self._touching: dict[tuple[str, str], bool] = {}
+        self._encoders: Kept[TextEncoder] = Kept(denoisers, self.budget, encoder_bytes)
         self._decoders: dict[str, TorchDecoder] = {}
         self._previews: dict[str, LatentToRGB] = {}
-        self._limit = denoisers
         self._plain = plain
 
     def checkpoint(self, name: str, *, prediction: str | None = None, variant: str | None = None) -> Checkpoint:
@@ -99,25 +116,15 @@ class Library:
 
         The name of a style means its file for that family of models.
         """
-        from laur.optimize import ADAPTERS
         from laur.style.lookup import form_of, is_style
 
         if is_style(name) and (file := form_of(name, family).file) is not None:
             name = str(file)
-        known = self._names.get(name)
-        if known is None or known[0] is not ADAPTERS.source(name):
-            from laur.optimize.catalogue import find
-
-            adapter = find(name)
-            adapter = self._adapters.setdefault(adapter.sha256, adapter)
-            known = self._names[name] = ADAPTERS.source(name), adapter
-        return known[1]
+        return self._shelf.named(name)
 
     def by_content(self, sha256: str) -> BaseAdapter:
         """An adapter that this library has seen, by content."""
-        if sha256 not in self._adapters:
-            raise NotFoundError(f"no adapter with hash {sha256[:10]} is loaded; name it in a recipe first")
-        return self._adapters[sha256]
+        return self._shelf.by_content(sha256)
 
     def weights(self, checkpoint: str) -> LoadedCheckpoint:
         """A checkpoint that this library has seen, by `Checkpoint.key`."""
@@ -146,7 +153,7 @@ class Library:
     def encoder(self, checkpoint: str, uses: Uses) -> TextEncoder:
         """The checkpoint's text encoder, with what the adapters change in it."""
         uses = self._text_uses(checkpoint, uses)
-        return self._kept(self._encoders, (checkpoint, uses), lambda: self._build_encoder(checkpoint, uses))
+        return self._encoders.get((checkpoint, uses), lambda: self._build_encoder(checkpoint, uses))
 
     def encode(self, checkpoint: str, uses: Uses, text: TextSpec) -> States:
         """Cached text states on the library's device."""
@@ -157,8 +164,23 @@ class Library:
         return self.states.get_or_make(key, lambda: self.encoder(checkpoint, uses).encode(text))
 
     def denoiser(self, checkpoint: str, uses: Uses) -> TorchDenoiser:
-        """The checkpoint's network with the adapters merged in."""
-        return self._kept(self._denoisers, (checkpoint, uses), lambda: self._build_denoiser(checkpoint, uses))
+        """The checkpoint's network with all these adapters merged in."""
+        return self._denoisers.get((checkpoint, uses), lambda: self._build_denoiser(checkpoint, uses))
+
+    def ready(self, stage: Stage) -> None:
+        """Read, place and merge all that a stage's steps need."""
+        self.denoiser(stage.checkpoint, self.rows.pinned(stage.checkpoint, stage.adapters))
+        self.rows.row_set(stage.checkpoint, stage.adapters)
+
+    def network(self, checkpoint: str) -> Network:
+        """The checkpoint's network as it would run here, for what it can do; not to be run."""
+        from laur.core.pytorch.cpu import supported
+        from laur.core.pytorch.cpu.interface import PlainUNet
+        from laur.core.pytorch.cpu.unet import FastUNet, is_known_unet
+
+        unet, place = self.weights(checkpoint).unet(), self.placement
+        fast = not self._plain and place.device.type == "cpu" and supported(place.dtype) and is_known_unet(unet)
+        return FastUNet(unet, place.dtype) if fast else PlainUNet(unet)
 
     def decoder(self, checkpoint: str) -> TorchDecoder:
         """The checkpoint's picture decoder."""
@@ -222,16 +244,6 @@ class Library:
             f"use a smaller size (it was trained at {native}x{native})",
         )
 
-    def _kept(self, kept: OrderedDict[Hashable, T], key: Hashable, build: Callable[[], T]) -> T:
-        """The built thing of that key; the least recently used one makes room before another is built."""
-        if key in kept:
-            kept.move_to_end(key)
-            return kept[key]
-        while len(kept) >= self._limit:
-            kept.popitem(last=False)
-        kept[key] = build()
-        return kept[key]
-
     def locate(self, checkpoint: str, uses: Uses, rows: list[Row]) -> str:
         """Name the first layer that gives NaN or infinity for these rows."""
         from laur.core.pytorch.cpu.interface import PlainUNet
@@ -239,6 +251,7 @@ class Library:
 
         plain = PlainUNet(self._unet(checkpoint, uses))
         denoiser = self.denoiser(checkpoint, uses).over(plain)
+        rows = [dataclasses.replace(row, adapters=None) for row in rows]  # here they are merged
         report = first_nonfinite(plain.module, lambda: denoiser.predict(rows))
         return "no single layer" if report is None else str(report)
 
@@ -277,8 +290,10 @@ class Library:
 
         place = self.placement
         unet = self._unet(checkpoint, uses)
+        network = PlainUNet(unet) if self._plain else accelerate(unet)
+        network.share(self.budget)
         return TorchDenoiser(
-            PlainUNet(unet) if self._plain else accelerate(unet),
+            network,
             device=place.device,
             dtype=place.dtype,
             channels_last=place.channels_last,
@@ -286,23 +301,26 @@ class Library:
         )
 
     def _unet(self, checkpoint: str, uses: Uses) -> Any:
-        return self._adapted({"unet": self.weights(checkpoint).unet()}, uses)["unet"]
+        return self._adapted(checkpoint, {"unet": self.weights(checkpoint).unet()}, uses)["unet"]
 
     def _build_encoder(self, checkpoint: str, uses: Uses) -> TextEncoder:
         from laur.input.text import TextEncoder
 
         loaded = self.weights(checkpoint)
         parts = loaded.text_parts()
-        modules = self._adapted({part.name: part.model for part in parts}, uses)
+        modules = self._adapted(checkpoint, {part.name: part.model for part in parts}, uses)
         pairs = [(part.tokenizer, modules[part.name]) for part in parts]
         return TextEncoder.of(pairs, xl=loaded.info.family.is_xl, fingerprint=checkpoint)
 
     def _text_uses(self, checkpoint: str, uses: Uses) -> Uses:
         """The adapters that change the text encoder; the others share its states."""
-        key = (checkpoint, uses)
+        return tuple(use for use in uses if self._touches_text(checkpoint, use.sha256))
+
+    def _touches_text(self, checkpoint: str, sha256: str) -> bool:
+        key = (checkpoint, sha256)
         if key not in self._touching:
-            text = {name: shape for name, shape in self.layers(checkpoint).items() if not name.startswith("unet.")}
-            self._touching[key] = tuple(use for use in uses if self.by_content(use.sha256).deltas(text))
+            names = self.rows.deltas(checkpoint, sha256)
+            self._touching[key] = any(not name.startswith("unet.") for name in names)
         return self._touching[key]
 
     def _build_decoder(self, checkpoint: str) -> TorchDecoder:
@@ -327,47 +345,26 @@ class Library:
             channels_last=place.channels_last,
         )
 
-    def _adapted(self, modules: dict[str, nn.Module], uses: Uses) -> dict[str, nn.Module]:
+    def _adapted(self, checkpoint: str, modules: dict[str, nn.Module], uses: Uses) -> dict[str, nn.Module]:
         """Copies of the modules, by component name, with the adapters merged in, placed and in the library's dtype.
 
         Raises MismatchError where an adapter was made for another architecture.
         """
-        from laur.optimize.merge import layer_shapes, merged_state
+        from laur.optimize.merge import merged_state
 
-        layers: dict[str, LayerShape] = {}
         base: dict[str, Tensor] = {}
         for prefix, module in modules.items():
-            layers |= layer_shapes(module, prefix)
             base |= {f"{prefix}.{name}": tensor for name, tensor in module.named_parameters()}
-        deltas = [(self.by_content(use.sha256).deltas(layers), use.weight) for use in uses]
+        deltas = [
+            (
+                {
+                    name: delta
+                    for name, delta in self.rows.deltas(checkpoint, use.sha256).items()
+                    if name.partition(".")[0] in modules
+                },
+                use.weight,
+            )
+            for use in uses
+        ]
         changed = merged_state(base, deltas, self.placement.dtype)
         return {prefix: placed_copy(module, prefix, changed, self.placement) for prefix, module in modules.items()}
-
-
-def placed_copy(module: nn.Module, prefix: str, changed: Mapping[str, Tensor], place: Placement) -> nn.Module:
-    """A copy of the module on a device and in a dtype, with some weights taken from `changed`.
-
-    What needs no conversion is shared with the original, which is never written to.
-    """
-    from torch import nn
-
-    memo: dict[int, Any] = {}
-    for name, tensor in module.named_parameters():
-        weight = changed.get(f"{prefix}.{name}", tensor.detach())
-        memo[id(tensor)] = nn.Parameter(_placed(weight, place), requires_grad=False)
-    for tensor in module.buffers():
-        memo[id(tensor)] = _placed(tensor, place)
-    return copy.deepcopy(module, memo).eval()
-
-
-def _placed(tensor: Tensor, place: Placement) -> Tensor:
-    if not tensor.is_floating_point():
-        return tensor.to(place.device)
-    memory_format = _memory_format(place.channels_last and tensor.ndim == 4)
-    return tensor.to(place.device, place.dtype, memory_format=memory_format)
-
-
-def _memory_format(channels_last: bool) -> Any:
-    import torch
-
-    return torch.channels_last if channels_last else torch.preserve_format

@@ -28,7 +28,7 @@ FEATHER = 1 / 16
 
 def predict(library: Library, stage: Stage, specs: Sequence[RowSpec], rows: list[Row]) -> Tensor:
     """One prediction per row, (N, C, h, w); rows with other merged adapters go through their own denoiser."""
-    own = [(*stage.adapters, *spec.adapters) for spec in specs]
+    own = [library.rows.pinned(stage.checkpoint, (*stage.adapters, *spec.adapters)) for spec in specs]
     if len(set(own)) == 1:
         return library.denoiser(stage.checkpoint, own[0]).predict(rows)
     import torch

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+    from laur.core.pytorch.rows.factors import RowSet
     from laur.input.vectorize import States
     from laur.optimize import BaseAdapter
     from laur.pipeline.begun import Begun
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from laur.pipeline.library import Library
 
 Lane = tuple[Hashable, ...]
-"""Checkpoint and adapters (which make the denoiser), then latent shape and context length."""
+"""Checkpoint and merged adapters (which make the denoiser), then latent shape and context length."""
 
 
 class Running:
@@ -63,12 +64,15 @@ class Running:
     def lane(self) -> Lane:
         """What this ticket's next step may share a batch with: denoiser, latent shape, context length."""
         stage = self.stage
-        return stage.checkpoint, stage.adapters, tuple(self.latent.shape), self._states[0].context.shape[0]
+        return stage.checkpoint, self._pinned, tuple(self.latent.shape), self._states[0].context.shape[0]
 
     def rows(self) -> list[Row]:
         """The rows of the next step."""
         from laur.optimize.hooks import hooked_rows
 
+        for rows in dict.fromkeys(self._sets):
+            if rows is not None:
+                self._library.rows.store.used(rows)
         rows = [
             Row(
                 latent=self.latent,
@@ -77,8 +81,9 @@ class Running:
                 pooled=states.pooled,
                 size_ids=spec.size_ids,
                 guidance_embedding=spec.guidance_embedding,
+                adapters=rows,
             )
-            for spec, states in zip(self.stage.rows, self._states, strict=True)
+            for spec, states, rows in zip(self.stage.rows, self._states, self._sets, strict=True)
         ]
         hooked = hooked_rows(self._adapters, rows)
         shapes = [tuple(row.context.shape) for row in rows]
@@ -152,6 +157,11 @@ class Running:
     def _enter(self, index: int) -> None:
         """Fetch what a stage needs from the library, so that a fault shows before its first step."""
         stage = self.ticket.plan.stages[index]
+        adapters = self._library.rows
+        self._pinned = adapters.pinned(stage.checkpoint, stage.adapters)
+        self._sets: list[RowSet | None] = [
+            adapters.row_set(stage.checkpoint, (*stage.adapters, *spec.adapters)) for spec in stage.rows
+        ]
         self._adapters: list[tuple[BaseAdapter, float]] = [
             (self._library.by_content(use.sha256), use.weight) for use in stage.adapters
         ]
