@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from laur.core.errors import NotFoundError
 from laur.pipeline import memory
-from laur.pipeline.placing import denoiser_bytes, encoder_bytes, placed_copy
+from laur.pipeline.placing import denoiser_bytes, encoder_bytes, of_components, placed_copy
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -219,30 +219,8 @@ class Library:
 
     def require_memory(self, plan: Plan, checkpoint: Checkpoint) -> None:
         """Raise ResourceError where one picture of the plan cannot fit."""
-        import torch
-
-        itemsize = torch.empty((), dtype=self.placement.dtype).element_size()
-        rows = max(len(stage.rows) for stage in plan.stages)
-        needed = memory.picture_bytes(
-            plan.width,
-            plan.height,
-            rows=rows,
-            unet=checkpoint.unet_config,
-            vae=self.weights(checkpoint.key).vae().config,
-            itemsize=itemsize,
-            downscale=checkpoint.downscale,
-        )
-        if not any(isinstance(kept, tuple) and kept[0] == checkpoint.key for kept in self._denoisers):
-            # placed once, and on a CPU packed once more; files hold halves
-            copies = 2 if self.placement.device.type == "cpu" else 1
-            needed += self.weights(checkpoint.key).weights_bytes() * copies * itemsize // 2
-        native = checkpoint.native_size
-        memory.require(
-            needed,
-            memory.available_bytes(self.placement.device),
-            f"a picture of {plan.width}x{plan.height} on {checkpoint.name}",
-            f"use a smaller size (it was trained at {native}x{native})",
-        )
+        placed = any(isinstance(kept, tuple) and kept[0] == checkpoint.key for kept in self._denoisers)
+        memory.require_for(plan, self.weights(checkpoint.key), self.placement, placed=placed)
 
     def locate(self, checkpoint: str, uses: Uses, rows: list[Row]) -> str:
         """Name the first layer that gives NaN or infinity for these rows."""
@@ -257,31 +235,9 @@ class Library:
 
     def provenance(self, plan: Plan, recipe: Recipe) -> Provenance:
         """Which programs, weights and arithmetic make this plan's picture."""
-        import torch
+        from laur.pipeline.origin import provenance
 
-        import laur
-        from laur.render.embedded import AdapterHash, Provenance
-
-        place = self.placement
-        return Provenance(
-            laur=laur.__version__,
-            torch=torch.__version__,
-            device=str(place.device),
-            dtype=place.dtype_name,
-            backend="pytorch",
-            checkpoint=recipe.checkpoint or self.weights(plan.stages[0].checkpoint).info.name,
-            checkpoint_sha256=self.weights(plan.stages[0].checkpoint).info.sha256,
-            adapters=tuple(
-                AdapterHash(
-                    name=ref.name,
-                    sha256=ref.sha256 or "",
-                    autov3=getattr(self._adapters.get(ref.sha256 or ""), "autov3", None),
-                )
-                for ref in recipe.adapters or ()
-            ),
-            plan_key=plan.key,
-            threads=torch.get_num_threads() if place.device.type == "cpu" else None,
-        )
+        return provenance(self.weights(plan.stages[0].checkpoint).info, self.placement, plan, recipe, self.by_content)
 
     def _build_denoiser(self, checkpoint: str, uses: Uses) -> TorchDenoiser:
         from laur.core.pytorch.cpu import accelerate
@@ -355,16 +311,6 @@ class Library:
         base: dict[str, Tensor] = {}
         for prefix, module in modules.items():
             base |= {f"{prefix}.{name}": tensor for name, tensor in module.named_parameters()}
-        deltas = [
-            (
-                {
-                    name: delta
-                    for name, delta in self.rows.deltas(checkpoint, use.sha256).items()
-                    if name.partition(".")[0] in modules
-                },
-                use.weight,
-            )
-            for use in uses
-        ]
+        deltas = [(of_components(self.rows.deltas(checkpoint, use.sha256), modules), use.weight) for use in uses]
         changed = merged_state(base, deltas, self.placement.dtype)
         return {prefix: placed_copy(module, prefix, changed, self.placement) for prefix, module in modules.items()}

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from laur.core.errors import ResourceError
+
+if TYPE_CHECKING:
+    from laur.core.plan import Plan
+    from laur.pipeline.device import Placement
+    from laur.pipeline.loading.load import LoadedCheckpoint
 
 
 def picture_bytes(
@@ -80,6 +85,30 @@ def require(needed: int, available: int, what: str, remedy: str) -> None:
         raise ResourceError(
             f"{what} needs about {_gib(needed)} of memory and {_gib(available)} is free; {remedy}",
         )
+
+
+def require_for(plan: Plan, loaded: LoadedCheckpoint, place: Placement, *, placed: bool) -> None:
+    """Raise ResourceError where one picture of the plan cannot fit; `placed`: its network lies there already."""
+    checkpoint, itemsize = loaded.info, place.dtype.itemsize
+    needed = picture_bytes(
+        plan.width,
+        plan.height,
+        rows=max(len(stage.rows) for stage in plan.stages),
+        unet=checkpoint.unet_config,
+        vae=loaded.vae().config,
+        itemsize=itemsize,
+        downscale=checkpoint.downscale,
+    )
+    if not placed:  # once, and on a CPU packed once more; files hold halves
+        copies = 2 if place.device.type == "cpu" else 1
+        needed += loaded.weights_bytes() * copies * itemsize // 2
+    native = checkpoint.native_size
+    require(
+        needed,
+        available_bytes(place.device),
+        f"a picture of {plan.width}x{plan.height} on {checkpoint.name}",
+        f"use a smaller size (it was trained at {native}x{native})",
+    )
 
 
 def _gib(size: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from laur.core.pytorch.denoiser import TorchDenoiser
     from laur.input.text import TextEncoder
+    from laur.optimize.deltas import Delta
     from laur.pipeline.device import Placement
 
 
@@ -41,6 +42,11 @@ def _memory_format(channels_last: bool) -> Any:
     import torch
 
     return torch.channels_last if channels_last else torch.preserve_format
+
+
+def of_components(deltas: Mapping[str, Delta], components: Container[str]) -> dict[str, Delta]:
+    """The deltas of these components of a pipeline ("unet", "text_encoder")."""
+    return {name: delta for name, delta in deltas.items() if name.partition(".")[0] in components}
 
 
 def denoiser_bytes(denoiser: TorchDenoiser) -> int:
