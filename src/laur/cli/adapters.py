@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from laur.cli.console import console
+from laur.cli.console import NOTHING, console, show_table
 from laur.cli.options import AsJson, number, whole
 
 adapters_app = typer.Typer(
@@ -152,20 +152,7 @@ def _report(facts: dict[str, Any], as_json: bool) -> None:
 
 
 def _table(facts: dict[str, Any]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    for name, value in facts.items():
-        if value not in (None, "", [], {}):
-            table.add_row(Text(name.replace("_", " ")), Text(_words(value)))
-    screen = console()
-    with screen.capture() as shown:
-        screen.print(table)
-    for line in shown.get().splitlines():
-        typer.echo(line.rstrip())  # rich fills the last column up, which is in the way in a pipe
+    show_table({name.replace("_", " "): _words(value) for name, value in facts.items() if value not in NOTHING})
 
 
 def _words(value: Any) -> str:

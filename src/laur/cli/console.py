@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -96,3 +96,24 @@ def interrupts_held() -> Generator[None]:
             signal.signal(number, handler)
     if pending:
         signal.raise_signal(pending[0])
+
+
+NOTHING = (None, "", [], {})
+"""Values that a table of facts leaves out."""
+
+
+def show_table(rows: Mapping[str, str]) -> None:
+    """Names in bold and their values beside them, on standard output, without the blanks at the end of lines."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in rows.items():
+        table.add_row(Text(name), Text(value))
+    screen = console()
+    with screen.capture() as shown:
+        screen.print(table)
+    for line in shown.get().splitlines():
+        typer.echo(line.rstrip())  # rich fills the last column up, which is in the way in a pipe

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from laur.cli.console import console
+from laur.cli.console import NOTHING, show_table
 from laur.cli.options import AsJson
 
 if TYPE_CHECKING:
@@ -46,21 +46,8 @@ def inspect(
 
 
 def _show(facts: Facts) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    table.add_row("kind", facts.kind)
-    for name, value in facts.values.items():
-        if value not in (None, "", [], {}):
-            table.add_row(Text(name.replace("_", " ")), Text(_words(value)))
-    screen = console()
-    with screen.capture() as shown:
-        screen.print(table)
-    for line in shown.get().splitlines():
-        typer.echo(line.rstrip())  # rich fills the last column up, which is in the way in a pipe
+    rows = {name.replace("_", " "): _words(value) for name, value in facts.values.items() if value not in NOTHING}
+    show_table({"kind": facts.kind, **rows})
 
 
 def _words(value: Any) -> str:

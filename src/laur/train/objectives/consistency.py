@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from laur.core.errors import TrainingError
+from laur.train.objective import Loss
 from laur.train.objectives.lora import Lora
 from laur.train.objectives.networks import Diffusion, predict
 
@@ -93,6 +94,20 @@ def leak(found: Tensor, z: Tensor, noise: Tensor, sigma: Tensor, *, pair: Pair, 
         return torch.zeros((), device=z.device)
     each = ((found.detach() - z) * noise).flatten(1).mean(1) / sigma.flatten()
     return (each * pair.is_last).mean() / part
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What a loss stands on besides the noised latents."""
+
+    z: Tensor
+    """(B, C, h, w), clean."""
+    noise: Tensor
+    """(B, C, h, w)."""
+    pair: Pair
+    conditions: Conditions
+    w: Tensor
+    """(B,)."""
 
 
 class Networks(Protocol):
@@ -224,6 +239,21 @@ class Consistent:
     def f(self, prediction: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """The consistency function of a prediction."""
         return self.diffusion.consistency(prediction, x, t)
+
+    def disagreement(self, drawn: Drawn, x: Tensor, earlier: Tensor, end: Tensor) -> Loss:
+        """d(f(x, t), f_target(earlier, t - k)); where the path's end lies within k, f is pulled to `end` itself.
+
+        All three (B, C, h, w); the loss is a mean over samples, with the leak beside it.
+        """
+        pair, told, w = drawn.pair, drawn.conditions, drawn.w
+        with torch.no_grad():
+            ahead = self.f(self.networks.target(earlier, pair.earlier, told, w), earlier, pair.earlier)
+            goal = torch.where(pair.is_last[:, None, None, None], end, ahead)
+        found = self.f(self.networks.student(x, pair.t, told, w), x, pair.t)
+        each = distance(self.options, found, goal)
+        sigma = self.diffusion.levels(pair.t)[1]
+        noise_left = leak(found, drawn.z, drawn.noise, sigma, pair=pair, part=self.options.boundary)
+        return Loss(each.mean(), {"leak": noise_left})
 
     def updated(self, update: int) -> None:
         """The target follows."""

@@ -19,11 +19,10 @@ from laur.train.objective import Loss
 from laur.train.objectives.consistency import (
     ConsistencyOptions,
     Consistent,
+    Drawn,
     LoraNetworks,
     WholeNetworks,
-    distance,
     draw_pair,
-    leak,
 )
 from laur.train.objectives.lcm import check_guidance, fresh
 from laur.train.objectives.networks import Diffusion
@@ -84,13 +83,7 @@ class FineTuning(Consistent):
         noise = draws.normal("noise", z.shape[1:])
         w = options.w_min + (options.w_max - options.w_min) * draws.uniform("guidance")
         x, earlier = (diffusion.noised(z, noise, t) for t in (pair.t, pair.earlier))
-        with torch.no_grad():
-            ahead = self.f(self.networks.target(earlier, pair.earlier, conditions, w), earlier, pair.earlier)
-            goal = torch.where(pair.is_last[:, None, None, None], z, ahead)
-        found = self.f(self.networks.student(x, pair.t, conditions, w), x, pair.t)
-        each = distance(options, found, goal)
-        sigma = diffusion.levels(pair.t)[1]
-        return Loss(each.mean(), {"leak": leak(found, z, noise, sigma, pair=pair, part=options.boundary)})
+        return self.disagreement(Drawn(z, noise, pair, conditions, w), x, earlier, end=z)
 
     def export(self, weights: Mapping[str, Tensor], folder: Path) -> Path:
         """A checkpoint's folder, or an adapter's file."""

@@ -24,11 +24,10 @@ from laur.train.objective import Loss
 from laur.train.objectives.consistency import (
     ConsistencyOptions,
     Consistent,
+    Drawn,
     LoraNetworks,
     WholeNetworks,
-    distance,
     draw_pair,
-    leak,
     within,
 )
 from laur.train.objectives.networks import Diffusion
@@ -133,7 +132,7 @@ class Distillation(Consistent):
     networks: LoraNetworks | WholeNetworks
     options: LcmOptions | LcmLoraOptions
     empty: Conditions | None = None
-    """The unconditional input, one row; the feed's conditioner gives it before the first loss."""
+    """The unconditional input, one row; encoded before the first loss."""
 
     def __init__(
         self,
@@ -158,12 +157,7 @@ class Distillation(Consistent):
         with torch.no_grad():
             x0, eps = diffusion.split(self._guided(x, pair.t, conditions, w), x, pair.t)
             earlier = diffusion.ddim(x0, eps, pair.earlier)
-            ahead = self.f(self.networks.target(earlier, pair.earlier, conditions, w), earlier, pair.earlier)
-            goal = torch.where(pair.is_last[:, None, None, None], x0, ahead)
-        found = self.f(self.networks.student(x, pair.t, conditions, w), x, pair.t)
-        each = distance(options, found, goal)
-        sigma = diffusion.levels(pair.t)[1]
-        return Loss(each.mean(), {"leak": leak(found, z, noise, sigma, pair=pair, part=options.boundary)})
+        return self.disagreement(Drawn(z, noise, pair, conditions, w), x, earlier, end=x0)
 
     def _clean(self, z: Tensor, conditions: Conditions, draws: Draws, t: Tensor, w: Tensor) -> Tensor:
         """z (B, C, h, w), in the part that `own` says drawn by the target."""
