@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_server import Answer, Asked, Server, quick, serving
+from fake_server import Answer, Asked, Server, quick
 from tiny_pictures import picture
 
 from laur.core.errors import DataError, UnavailableError
@@ -18,19 +17,6 @@ from laur.train.data.sources.museum import Museum, captions_of
 from laur.train.data.sources.museum_objects import Object
 
 API = "/public/collection/v1"
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Server]:
-    with serving() as found:
-        yield found
-
-
-@pytest.fixture
-def server(running: Server) -> Server:
-    running.answers.clear()
-    running.asked.clear()
-    return running
 
 
 @pytest.fixture(autouse=True)

@@ -7,11 +7,10 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fake_server import Answer, Asked, Server, quick, serving
+from fake_server import Answer, Asked, Server, quick
 
 from laur.core.errors import DataError, UnavailableError
 from laur.train.data.sources import web
@@ -19,19 +18,6 @@ from laur.train.data.sources.npm import Package, Packages
 from laur.train.data.sources.web import LONGEST_WAIT, Refused
 
 MOST = 1 << 20
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Server]:
-    with serving() as found:
-        yield found
-
-
-@pytest.fixture
-def server(running: Server) -> Server:
-    running.answers.clear()
-    running.asked.clear()
-    return running
 
 
 @pytest.fixture
