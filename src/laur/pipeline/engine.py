@@ -9,6 +9,7 @@ and noise belongs to the picture.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from laur.core.errors import AdapterError, LaurError, NumericalError, ResourceEr
 from laur.core.recipe import DEFAULT_CHECKPOINT, Recipe
 from laur.pipeline import memory
 from laur.pipeline.device import choose
-from laur.pipeline.events import END, Admitted, Cancelled, Done, Event, Failed, Progress, Ticket
+from laur.pipeline.events import END, Admitted, Call, Cancelled, Done, Event, Failed, Progress, Ticket
 from laur.pipeline.lanes import Lanes, RowCap
 from laur.pipeline.library import Library
 from laur.pipeline.regions import predict
@@ -128,9 +129,10 @@ class Engine:
         queued, self._queue = self._queue, []
         events: list[Event] = []
         for ticket in queued:
+            began = time.perf_counter()
             try:
-                self._active[ticket] = Running(ticket, self.library)
-                events.append(Admitted(ticket))
+                self._active[ticket] = running = Running(ticket, self.library)
+                events.append(Admitted(ticket, began, running.text_seconds))
             except LaurError as error:
                 events.append(Failed(ticket, error))
         return events
@@ -141,6 +143,7 @@ class Engine:
         if not batch:
             return events
         rows = [row for group in groups for row in group]
+        began = time.perf_counter()
         try:
             specs = [spec for running in batch for spec in running.stage.rows]
             predictions = predict(self.library, stage, specs, rows)
@@ -152,16 +155,18 @@ class Engine:
             if not batch[0].changes_rows:  # the same for all: a lane shares its adapters
                 raise
             return events + self._alone(batch, error)
+        finite = predictions.flatten(1).isfinite().all(1).tolist()  # on a GPU this waits for the call to end
+        call = Call(began, time.perf_counter(), len(rows), self._lanes.cap(batch[0]))
         sound: list[tuple[Running, Tensor]] = []
         start = 0
         for running, group in zip(batch, groups, strict=True):
             part = predictions[start : start + len(group)]
             start += len(group)
-            if bool(part.isfinite().all()):
+            if all(finite[start - len(group) : start]):
                 sound.append((running, part))
             else:
                 events.append(self._fail(running, self._explain(running, group)))
-        return events + self._take(sound)
+        return events + self._take(sound, call)
 
     def _smaller(self, batch: list[Running]) -> list[Event]:
         """After memory ran out in a call: the same step in two halves, or the end of a ticket that is alone."""
@@ -193,13 +198,13 @@ class Engine:
                 events.append(self._fail(running, error))
         return ready, groups, events
 
-    def _take(self, sound: list[tuple[Running, Tensor]]) -> list[Event]:
+    def _take(self, sound: list[tuple[Running, Tensor]], call: Call) -> list[Event]:
         """Combine, step and record; then decode those that are through."""
         events: list[Event] = []
         finished: list[Running] = []
         for running, part in sound:
             try:
-                events.append(self._step(running, part))
+                events.append(self._step(running, part, call))
             except LaurError as error:
                 events.append(self._fail(running, error))
                 continue
@@ -207,7 +212,7 @@ class Engine:
                 finished.append(running)
         return events + self._decode(finished)
 
-    def _step(self, running: Running, part: Tensor) -> Progress:
+    def _step(self, running: Running, part: Tensor, call: Call) -> Progress:
         """One ticket's step, from its rows' predictions. LaurError where a hook fails or the next stage has a fault."""
         import torch
 
@@ -227,19 +232,21 @@ class Engine:
                         f"step {running.steps_done + 1}: an adapter's on_x0 gave NaN or infinity; lower its weight"
                     )
         running.advance(latent, x0)  # outside: what a next stage loads is no part of the inference
-        return self._progress(running, x0, checkpoint)
+        return self._progress(running, x0, checkpoint, call)
 
-    def _progress(self, running: Running, x0: Tensor, checkpoint: str) -> Progress:
+    def _progress(self, running: Running, x0: Tensor, checkpoint: str, call: Call) -> Progress:
         rgb = self.library.preview(checkpoint) if self.previews else None
-        return Progress(running.ticket, running.steps_done, running.ticket.plan.steps, running.seen(x0), rgb)
+        seen, plan = running.seen(x0), running.ticket.plan
+        return Progress(running.ticket, running.steps_done, plan.steps, seen, rgb, call)
 
     def _decode(self, finished: Sequence[Running]) -> list[Event]:
         events: list[Event] = []
         for running in finished:
+            began = time.perf_counter()
             try:
                 picture = self._picture(running)
                 del self._active[running.ticket]
-                events.append(Done(running.ticket, picture))
+                events.append(Done(running.ticket, picture, began))
             except LaurError as error:
                 events.append(self._fail(running, error))
         return events

@@ -28,6 +28,18 @@ class Ticket:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Call:
+    """One call of a denoiser. Compared by identity."""
+
+    began: float
+    """By `time.perf_counter`."""
+    ended: float
+    rows: int
+    full: int
+    """The most rows that a call of this size may have."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Event:
     """Something that happened to one ticket."""
 
@@ -40,6 +52,11 @@ class Event:
 class Admitted(Event):
     """The ticket takes part from the next step on."""
 
+    began: float | None = field(default=None, repr=False)
+    """When what it needs was begun to be fetched, by `time.perf_counter`."""
+    text: float = field(default=0.0, repr=False)
+    """Seconds of that which encoding its texts took."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Progress(Event):
@@ -51,6 +68,8 @@ class Progress(Event):
     x0: Tensor = field(repr=False)
     """(C, h, w) float32, the picture as predicted at this step."""
     rgb: LatentToRGB | None = field(default=None, repr=False)
+    call: Call | None = field(default=None, repr=False)
+    """What moved it: the same object for all that moved together."""
 
     def preview(self) -> np.ndarray | None:
         """(h, w, 3) uint8: `x0` by the checkpoint's linear map, one pixel per latent pixel; None without a map."""
@@ -62,6 +81,8 @@ class Done(Event):
     """The picture is finished."""
 
     picture: Picture
+    began: float | None = field(default=None, repr=False)
+    """When decoding began."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -49,6 +49,11 @@ class Lanes:
         least = min(self._full(lane[0]) for lane in lanes.values())
         return batches[self._next({key: max(least, sum(map(_pixels, batch))) for key, batch in batches.items()})]
 
+    def cap(self, running: Running) -> int:
+        """The most rows that a call like its next one may have."""
+        rows = len(running.stage.rows)
+        return max(rows, self._cap(_pixels(running) // rows))
+
     def _next(self, costs: Mapping[Lane, int]) -> Lane:
         """The lane whose turn it is; but a denoiser once merged is used for a few turns before the next one."""
         first = next(iter(self._deficits))
@@ -77,8 +82,7 @@ class Lanes:
 
     def _full(self, running: Running) -> int:
         """What a full call of its lane costs."""
-        pixels = _pixels(running) // len(running.stage.rows)
-        return max(len(running.stage.rows), self._cap(pixels)) * pixels
+        return self.cap(running) * (_pixels(running) // len(running.stage.rows))
 
     def _fill(self, lane: list[Running]) -> list[Running]:
         chosen, rows = [lane[0]], len(lane[0].stage.rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,8 @@ class Running:
         self._step = 0
         self._draws = 1
         self.x0: Tensor | None = None
+        self.text_seconds = 0.0
+        """That encoding texts took so far."""
         self._enter(0)
         self._begun = self._begin()
         self.latent: Tensor = (
@@ -165,7 +168,9 @@ class Running:
         self._adapters: list[tuple[BaseAdapter, float]] = [
             (self._library.by_content(use.sha256), use.weight) for use in stage.adapters
         ]
+        began = time.perf_counter()
         self._states: list[States] = [
             self._library.encode(stage.checkpoint, (*stage.adapters, *spec.adapters), spec.text) for spec in stage.rows
         ]
+        self.text_seconds += time.perf_counter() - began
         self.shares = shares(stage.combine.regions, self.ticket.plan, self._library)
