@@ -66,6 +66,10 @@ class Job:
     created: float = field(default_factory=time.time)
     note: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """What an API wants back with the record: plain values, ready for JSON, small."""
+    request: str | None = None
+    """Id of the request that it came with, for logs."""
+    trace: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Headers of the trace that it belongs to, `traceparent` say; empty where traces are off."""
 
     def __post_init__(self) -> None:
         for name, value, pattern in (("id", self.id, _ID), ("tenant", self.tenant, _TENANT)):
