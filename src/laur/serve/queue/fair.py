@@ -97,6 +97,11 @@ class Backlog:
         self._forget()
         return job
 
+    def peek(self, card: WorkerCard, count: int) -> list[Waiting]:
+        """The first jobs of those who are next."""
+        candidates = sorted(self._candidates(card), key=lambda c: (c.time, c.jobs[0].number))
+        return [job for candidate in candidates for job in candidate.jobs[:LOOK_JOBS]][:count]
+
     def _candidates(self, card: WorkerCard) -> Iterator[_Candidate]:
         for pool, tenants in self._pools.items():
             if card.takes(pool):

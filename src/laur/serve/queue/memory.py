@@ -52,6 +52,9 @@ class MemoryQueue:
         self._mail: dict[str, list[Mailbox]] = {}
         self._counters: Counter[str] = Counter()
         self._interval, self._ended = 0.0, time.time()
+        self._hours = watching.Hours()
+        self._workers: dict[str, float] = {}
+        """When each was last heard of."""
 
     # ---------------------------------------------------------------- clients
 
@@ -124,6 +127,9 @@ class MemoryQueue:
             parked=sum(1 for slot in self._slots.values() if slot.parked is not None),
             by_pool=self._backlog.by_pool(),
             counters=dict(self._counters),
+            good=self._hours.good(time.time()),
+            bad=self._hours.bad(time.time()),
+            workers=sum(time.time() - seen < 2 * self.options.lease for seen in self._workers.values()),
         )
 
     async def parked(self, count: int = 100) -> list[Record]:
@@ -149,6 +155,7 @@ class MemoryQueue:
         """See `Queue`."""
         until = time.monotonic() + block
         while True:
+            self._workers[card.name] = time.time()
             self._bell.clear()
             self._wake_delayed(time.time())
             leases = self._take(card, count)
@@ -160,6 +167,10 @@ class MemoryQueue:
                     await self._bell.wait()
             except TimeoutError:
                 pass
+
+    async def peek(self, card: WorkerCard, count: int) -> list[Job]:
+        """See `Queue`."""
+        return [self._slots[waiting.id].record.job for waiting in self._backlog.peek(card, count)]
 
     async def start(self, lease: Lease) -> bool:
         """See `Queue`."""
@@ -189,6 +200,7 @@ class MemoryQueue:
         """See `Queue`."""
         lost: list[Lease] = []
         for lease in leases:
+            self._workers[lease.worker] = time.time()
             slot = self._held(lease) or self._regained(lease)
             if slot is None:
                 lost.append(lease)
@@ -337,6 +349,7 @@ class MemoryQueue:
         slot.former, slot.token, slot.due = slot.token, None, None
         slot.change(state=state, finished=now, result=result, failure=failure)
         self._counters[state.value] += 1
+        self._hours.count(now, state, failure)
         self._interval += 0.1 * (min(60.0, now - self._ended) - self._interval)
         self._ended = now
         self._tell(Ended(job=slot.record.job.id, state=state, result=result, failure=failure))

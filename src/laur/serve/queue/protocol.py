@@ -110,6 +110,12 @@ class Stats:
     """Waiting jobs of each pool."""
     counters: Mapping[str, int]
     """Since the queue exists: submitted, refused, done, failed, cancelled, retries, leases_lost, deadlines …"""
+    good: int = 0
+    """Jobs of the last four weeks that were done …"""
+    bad: int = 0
+    """… and that failed by no fault of the wish: late, given up, an error of the server's own."""
+    workers: int = 0
+    """That asked for jobs or renewed leases within two leases' time."""
 
 
 class Queue(Protocol):
@@ -155,6 +161,10 @@ class Queue(Protocol):
 
     async def claim(self, card: WorkerCard, count: int, *, block: float = 0.0) -> list[Lease]:
         """Take up to `count` jobs, waiting up to `block` seconds for the first."""
+        ...
+
+    async def peek(self, card: WorkerCard, count: int) -> list[Job]:
+        """Some of the jobs that a worker may be given next, so that it can prepare; nothing is taken."""
         ...
 
     async def start(self, lease: Lease) -> bool:

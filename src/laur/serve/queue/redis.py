@@ -16,6 +16,7 @@ from typing import Any
 from laur.core.errors import BusyError, NotFoundError
 from laur.serve.events import Ended, JobEvent, Preview, Progress, name_of, to_dict
 from laur.serve.job import Failure, Job, Record, Result, State
+from laur.serve.observe.objective import WINDOW
 from laur.serve.queue import watching
 from laur.serve.queue.fair import LOOK_JOBS, LOOK_TENANTS
 from laur.serve.queue.link import Link, pairs
@@ -86,7 +87,7 @@ class RedisQueue:
 
     async def stats(self) -> Stats:
         """See `Queue`."""
-        waiting, running, oldest, parked, pools, counters = await self._run("stats")
+        waiting, running, oldest, parked, pools, counters, good, bad, workers = await self._run("stats")
         return Stats(
             waiting=waiting,
             running=running,
@@ -94,6 +95,9 @@ class RedisQueue:
             parked=parked,
             by_pool=pairs(pools),
             counters={name: int(value) for name, value in pairs(counters).items()},
+            good=good,
+            bad=bad,
+            workers=workers,
         )
 
     async def parked(self, count: int = 100) -> list[Record]:
@@ -124,6 +128,11 @@ class RedisQueue:
             if leases or left <= 0:
                 return leases
             await self._listen(min(left, 0.5))
+
+    async def peek(self, card: WorkerCard, count: int) -> list[Job]:
+        """See `Queue`."""
+        found = await self._run("claim", json.dumps({**_told(card), "count": count, "peek": True}))
+        return [Job.from_dict(json.loads(payload)) for payload in found]
 
     async def start(self, lease: Lease) -> bool:
         """See `Queue`."""
@@ -175,16 +184,8 @@ class RedisQueue:
         return await self.link.script(script, self.prefix, self._settings, *arguments)
 
     async def _claim(self, card: WorkerCard, count: int) -> list[Lease]:
-        told = {
-            "name": card.name,
-            "nonce": secrets.token_hex(8),  # so that the answer to a lost claim can be asked for again
-            "count": count,
-            "serves": None if card.serves is None else sorted(card.serves),
-            "size_class": card.size_class,
-            "holds": sorted(card.holds),
-            "adapters": sorted(card.adapters),
-        }
-        taken = await self._run("claim", json.dumps(told))
+        nonce = secrets.token_hex(8)  # so that the answer to a lost claim can be asked for again
+        taken = await self._run("claim", json.dumps({**_told(card), "count": count, "nonce": nonce}))
         return [
             Lease(job=Job.from_dict(json.loads(payload)), worker=card.name, token=token, attempts=int(attempts))
             for payload, token, attempts in taken
@@ -211,6 +212,16 @@ class RedisQueue:
         return watching.snapshot(record)[0] if record.state.final else None
 
 
+def _told(card: WorkerCard) -> dict[str, Any]:
+    return {
+        "name": card.name,
+        "serves": None if card.serves is None else sorted(card.serves),
+        "size_class": card.size_class,
+        "holds": sorted(card.holds),
+        "adapters": sorted(card.adapters),
+    }
+
+
 def _wish(job: Job) -> dict[str, Any]:
     """What the script needs to know of a job, and the whole of it as text."""
     return {
@@ -230,6 +241,7 @@ def _settings(options: QueueOptions) -> dict[str, Any]:
     own = {name: getattr(options, name) for name in (*names, "patience", "slack")}
     return {
         **own,
+        "window": WINDOW,
         "weights": dict(options.weights),
         "events": EVENTS,
         "look_tenants": LOOK_TENANTS,

@@ -7,6 +7,7 @@ from collections import deque
 
 from laur.serve.events import Ended, JobEvent, Progress, Queued, Started
 from laur.serve.job import Failure, Record, State
+from laur.serve.observe.objective import HOUR, WINDOW
 from laur.serve.queue.protocol import Queue
 
 MAILBOX = 256
@@ -50,6 +51,35 @@ class Mailbox:
             except TimeoutError:
                 return None
         return self._events.popleft()
+
+
+class Hours:
+    """Good and bad ends by the hour, for as long as an objective looks back."""
+
+    def __init__(self) -> None:
+        self._ends: dict[int, list[int]] = {}
+
+    def count(self, now: float, state: State, failure: Failure | None) -> None:
+        """Count an end, if it is one or the other."""
+        bad = state is State.FAILED and failure is not None and failure.status >= 500
+        if not bad and state is not State.DONE:
+            return
+        self._ends.setdefault(int(now // HOUR), [0, 0])[bad] += 1
+        for hour in [hour for hour in self._ends if not within(hour, now)]:
+            del self._ends[hour]
+
+    def good(self, now: float) -> int:
+        """Jobs done."""
+        return sum(ends[0] for hour, ends in self._ends.items() if within(hour, now))
+
+    def bad(self, now: float) -> int:
+        """Jobs that failed by no fault of the wish."""
+        return sum(ends[1] for hour, ends in self._ends.items() if within(hour, now))
+
+
+def within(hour: int, now: float) -> bool:
+    """Whether an hour (since 1970) lies within an objective's window."""
+    return (hour + 1) * HOUR > now - WINDOW
 
 
 async def wait(queue: Queue, id: str, timeout: float | None) -> Record:

@@ -1,8 +1,10 @@
 -- ARGV[2]: the worker's card as JSON, with `nonce` and `count`. Who is next: see laur/serve/queue/fair.py.
+-- With `peek` nothing is taken, and the answer is the first jobs of those who are next.
 local card = cjson.decode(ARGV[2])
+seen(card.name)
 local memory = key('claim', card.name)
 local before = redis.call('GET', memory)
-if before then
+if before and not card.peek then
   before = cjson.decode(before)
   if before.nonce == card.nonce then return before.leases end
 end
@@ -40,6 +42,16 @@ local function candidates()
     end
   end
   table.sort(found, function(a, b) return a.time < b.time or (a.time == b.time and a.number < b.number) end)
+  return found
+end
+
+if card.peek then
+  local found = {}
+  for _, candidate in ipairs(candidates()) do
+    for _, id in ipairs(candidate.ids) do
+      if #found < card.count then table.insert(found, (fields(id, 'payload'))) end
+    end
+  end
   return found
 end
 

@@ -7,6 +7,8 @@
 --   fair:POOL            sorted set of tenants that wait, by virtual time; times: the same over all pools
 --   age                  sorted set of waiting jobs by submission
 --   delayed, deadlines, parked    sorted sets of jobs by time
+--   workers              sorted set of workers by when they were last heard of
+--   counters, hours, pace    hashes: what happened, good and bad ends by the hour, how fast jobs end
 --   events, bell         streams: what happened, and that something waits
 local P, opt = KEYS[1], cjson.decode(ARGV[1])
 local T = redis.call('TIME')
@@ -20,6 +22,16 @@ local function fields(id, ...) return unpack(redis.call('HMGET', job(id), ...)) 
 local function count(name) redis.call('HINCRBY', key('counters'), name, 1) end
 local function final(state) return state == 'done' or state == 'failed' or state == 'cancelled' end
 local JOBS = key('jobs')
+
+local function seen(worker) redis.call('ZADD', key('workers'), stamp, worker) end
+
+-- good and bad ends by the hour, see observe/objective.py
+local function ended_in_hour(state, failure)
+  local bad = state == 'failed' and failure and cjson.decode(failure).status >= 500
+  if bad or state == 'done' then
+    redis.call('HINCRBY', key('hours'), math.floor(now / 3600) .. (bad and ':bad' or ':good'), 1)
+  end
+end
 
 local function ready()
   if redis.call('EXISTS', JOBS) == 0 then redis.call('XGROUP', 'CREATE', JOBS, GROUP, '0', 'MKSTREAM') end
@@ -84,6 +96,7 @@ local function close(id, state, result, failure)
   if failure then redis.call('HSET', job(id), 'failure', failure) end
   redis.call('PEXPIRE', job(id), math.ceil(opt.keep * 1000))
   count(state)
+  ended_in_hour(state, failure)
   local interval, before = unpack(redis.call('HMGET', key('pace'), 'interval', 'ended'))
   interval = tonumber(interval or 0)
   interval = interval + 0.1 * (math.min(60, now - tonumber(before or stamp)) - interval)

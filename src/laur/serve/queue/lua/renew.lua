@@ -2,6 +2,7 @@
 local lost = {}
 for i = 2, #ARGV, 3 do
   local id, token, worker = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  seen(worker)
   if held(id, token) then
     redis.call('XCLAIM', JOBS, GROUP, worker, 0, fields(id, 'entry'), 'FORCE', 'JUSTID')
   else

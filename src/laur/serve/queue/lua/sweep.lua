@@ -3,6 +3,12 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('deadlines'), '-inf', stamp,
 end
 wake_delayed()
 redis.call('ZREMRANGEBYSCORE', key('parked'), '-inf', string.format('%.6f', now - opt.keep))
+redis.call('ZREMRANGEBYSCORE', key('workers'), '-inf', string.format('%.6f', now - 86400))
+for _, name in ipairs(redis.call('HKEYS', key('hours'))) do
+  if tonumber(string.match(name, '^%d+')) * 3600 < now - opt.window - 86400 then
+    redis.call('HDEL', key('hours'), name)
+  end
+end
 if redis.call('EXISTS', JOBS) == 0 then return 0 end
 local found = redis.call('XAUTOCLAIM', JOBS, GROUP, 'sweeper', math.ceil(opt.lease * 1000), '0-0', 'COUNT', 100)[2]
 for _, entry in ipairs(found) do
