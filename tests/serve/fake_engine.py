@@ -15,6 +15,7 @@ import numpy as np
 
 from laur.core.errors import NumericalError, RecipeError
 from laur.core.recipe import Recipe
+from laur.input.store import PictureStore
 from laur.pipeline.events import Admitted, Cancelled, Done, Event, Failed, Progress, Ticket
 from laur.render.embedded import Provenance
 from laur.render.picture import Picture
@@ -25,7 +26,7 @@ class FakeEngine:
 
     def __init__(self, *, seconds: float = 0.0, cap: int = 8) -> None:
         self.seconds, self.cap = seconds, cap
-        self.library: Any = SimpleNamespace(provenance=self._provenance)
+        self.library: Any = SimpleNamespace(provenance=self._provenance, inputs=PictureStore())
         self.previews = False
         self.checkpoint = "mini"
         self.begun: list[str] = []
@@ -44,10 +45,13 @@ class FakeEngine:
         if recipe.prompt == "unplannable":
             raise RecipeError("steps is 0; it must be from 1 to 1000")
         seed = int.from_bytes(os.urandom(4), "big") if recipe.seed is None else recipe.seed
+        pictures = [self.library.inputs.get(ref) for ref in (recipe.image, recipe.mask) if ref is not None]
+        width, height = pictures[0].size if pictures else (64, 64)
         filled = recipe.replace(
-            seed=seed, steps=recipe.steps or 4, width=recipe.width or 64, height=recipe.height or 64, adapters=()
+            seed=seed, steps=recipe.steps or 4, width=recipe.width or width, height=recipe.height or height, adapters=()
         )
-        return SimpleNamespace(plan=SimpleNamespace(key=filled.hash, steps=filled.steps), recipe=filled, warnings=())
+        plan = SimpleNamespace(key=filled.hash, steps=filled.steps)
+        return SimpleNamespace(plan=plan, recipe=filled, warnings=(), pictures=pictures)
 
     def submit(self, plan: Any, recipe: Recipe) -> Ticket:
         self._numbers += 1

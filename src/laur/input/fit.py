@@ -37,6 +37,15 @@ def natural_size(picture: InputPicture, native: int, step: int) -> tuple[int, in
     return wide, high
 
 
+def other_side(size: tuple[int, int], width: int | None, height: int | None, step: int) -> tuple[int, int]:
+    """Width and height where one of them is asked for, so that the proportions of `size` stay."""
+    wide, high = size
+    if width:
+        return width, max(2 * step, round(width * high / wide / step) * step)
+    assert height
+    return max(2 * step, round(height * wide / high / step) * step), height
+
+
 def fit(picture: InputPicture, frame: tuple[int, int], width: int, height: int) -> np.ndarray:
     """The pixels, (height, width, 3) or (height, width), of what of `frame` is shown at that size.
 

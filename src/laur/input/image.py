@@ -35,6 +35,17 @@ FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM")
 """As Pillow names them; of several frames the first is taken."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadLimits:
+    """What is read of a file that somebody gives."""
+
+    pixels: int = PIXEL_LIMIT
+    formats: tuple[str, ...] = FORMATS
+
+
+ANYTHING = ReadLimits()
+
+
 @dataclass(frozen=True, eq=False)
 class InputPicture:
     """A canonical picture (H, W, 3) or mask (H, W), uint8. Its pixels are not written to."""
@@ -71,9 +82,9 @@ class InputPicture:
         return Image.fromarray(self.pixels)
 
 
-def read_picture(source: PictureSource) -> InputPicture:
+def read_picture(source: PictureSource, limits: ReadLimits = ANYTHING) -> InputPicture:
     """A picture in its canonical form. Raises PictureError: no such file, damaged, no known format, too large."""
-    image = _eight_bits(_opened(source))
+    image = _eight_bits(_opened(source, limits))
     if image.mode == "RGBA":
         from PIL import Image
 
@@ -81,21 +92,22 @@ def read_picture(source: PictureSource) -> InputPicture:
     return InputPicture(np.array(image.convert("RGB")))
 
 
-def read_mask(source: PictureSource) -> InputPicture:
+def read_mask(source: PictureSource, limits: ReadLimits = ANYTHING, *, strokes: bool = False) -> InputPicture:
     """A mask in its canonical form: a picture's lightness, or where it has transparency, how transparent it is.
 
-    So white on black says the same as a hole in an opaque picture. Raises PictureError.
+    So white on black says the same as a hole in an opaque picture. With `strokes` what is opaque is drawn anew, as on
+    a layer that was painted over the picture. Raises PictureError.
     """
-    image = _eight_bits(_opened(source))
+    image = _eight_bits(_opened(source, limits))
     if image.mode == "RGBA":
         alpha = np.array(image)[:, :, 3]
         if int(alpha.min()) < 255:
-            return InputPicture(255 - alpha)
+            return InputPicture(alpha if strokes else 255 - alpha)
         image = image.convert("RGB")
     return InputPicture(np.array(image.convert("L")))
 
 
-def _opened(source: PictureSource) -> Image:
+def _opened(source: PictureSource, limits: ReadLimits) -> Image:
     """Decoded and upright, in whatever mode the file has."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -104,32 +116,31 @@ def _opened(source: PictureSource) -> Image:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of odd metadata, and of sizes that our own limit bounds
-                opened = Image.open(io.BytesIO(content), formats=FORMATS)
-                _check_size(opened, name)
+                opened = Image.open(io.BytesIO(content), formats=limits.formats)
+                _check_size(opened, name, limits.pixels)
                 opened.load()
                 return ImageOps.exif_transpose(opened)
         except PictureError:
             raise
         except UnidentifiedImageError:
-            raise PictureError(f"{name} is not a picture that can be read; known are {', '.join(FORMATS)}") from None
+            known = ", ".join(limits.formats)
+            raise PictureError(f"{name} is not a picture that can be read; known are {known}") from None
         except Image.DecompressionBombError:
             raise PictureError(
-                f"{name} has more than the {PIXEL_LIMIT:,} pixels that are read; scale it down"
+                f"{name} has more than the {limits.pixels:,} pixels that are read; scale it down"
             ) from None
         except MemoryError:
             raise PictureError(f"{name} is too large a picture for this machine's memory") from None
         except Exception as error:  # decoders raise anything on damaged bytes
             reason = " ".join(str(error).split()) or type(error).__name__
             raise PictureError(f"{name} is damaged or cut short: {reason}") from None
-    _check_size(source, "the picture")
+    _check_size(source, "the picture", limits.pixels)
     return ImageOps.exif_transpose(source)
 
 
-def _check_size(image: Image, name: str) -> None:
-    if image.width * image.height > PIXEL_LIMIT:
-        raise PictureError(
-            f"{name} is {image.width}x{image.height}; at most {PIXEL_LIMIT:,} pixels are read; scale it down"
-        )
+def _check_size(image: Image, name: str, most: int) -> None:
+    if image.width * image.height > most:
+        raise PictureError(f"{name} is {image.width}x{image.height}; at most {most:,} pixels are read; scale it down")
     if not image.width or not image.height:
         raise PictureError(f"{name} is {image.width}x{image.height}, which is no picture")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from laur.core.plan import Beginning
 from laur.core.sampler.build import last_steps
 from laur.core.sampler.timesteps import ORIGINAL_STEPS
-from laur.input.fit import check_mask, natural_size
+from laur.input.fit import check_mask, natural_size, other_side
 
 if TYPE_CHECKING:
     from laur.core.checkpoint import Checkpoint
@@ -48,14 +48,11 @@ def fill(recipe: Recipe, checkpoint: Checkpoint, store: PictureStore) -> tuple[R
 
 def _size(recipe: Recipe, picture: InputPicture, checkpoint: Checkpoint) -> tuple[int, int]:
     """As asked for; one side alone keeps the picture's proportions."""
-    wide, high = picture.size
     step = checkpoint.downscale
     if recipe.width and recipe.height:
         return recipe.width, recipe.height
-    if recipe.width:
-        return recipe.width, max(2 * step, round(recipe.width * high / wide / step) * step)
-    if recipe.height:
-        return max(2 * step, round(recipe.height * wide / high / step) * step), recipe.height
+    if recipe.width or recipe.height:
+        return other_side(picture.size, recipe.width, recipe.height, step)
     return natural_size(picture, checkpoint.native_size, step)
 
 

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from laur.core.errors import BusyError, NotFoundError, RecipeError, ResourceError
 from laur.core.recipe import Recipe
+from laur.input.fit import other_side
 from laur.render import registry
 from laur.serve.cache import Index, wish_key
+from laur.serve.inputs import PIXELS, Inputs, checked_deadline, mentioned
 from laur.serve.job import Job, Record, Result
+from laur.serve.observe.logs import subject
+from laur.serve.observe.trace import OFF, Tracing
 from laur.serve.queue import Queue
 from laur.serve.store import Store
 from laur.serve.worker.names import Names
 
 Gone = Callable[[], Awaitable[bool]]
 """Whether the client that waits has gone away."""
+STEP = 8
+"""Of sides that are chosen for a picture."""
 LOOK = 1.0
 """Seconds between looks at that."""
 
@@ -33,6 +38,8 @@ class Limits:
     steps: int = 150
     count: int = 16
     """Pictures of one request."""
+    input_pixels: int = PIXELS
+    """Of a picture that a client sends."""
     body: int = 20 * 2**20
     """Bytes of a request."""
     deadline: float = 3600.0
@@ -52,21 +59,31 @@ class Service:
     limits: Limits = field(default_factory=Limits)
     counts: Counter[str] = field(default_factory=Counter[str])
     """Cache hits and misses at submission."""
+    tracing: Tracing = OFF
+    inputs: Inputs = field(init=False)
+    """Pictures that clients sent."""
+
+    def __post_init__(self) -> None:
+        self.inputs = Inputs(self.store, pixels=self.limits.input_pixels)
 
     async def submit(self, job: Job) -> Record:
         """Queue a job, or answer it at once where its result is known.
 
-        Errors: RecipeError, ResourceError, NotFoundError (a model, an adapter, a format), BusyError, UnavailableError.
+        Errors: RecipeError, ResourceError, NotFoundError (a model, an adapter, a format, a picture), BusyError,
+        UnavailableError, OutputError.
         """
+        job = await self._with_pictures(job)
         self.check(job.recipe)
         self.names.check(job.recipe)
         registry.get(job.format)
+        with self.tracing.sending(job) as carried:
+            return await self._queue(dataclasses.replace(job, trace=carried, request=subject("request_id")))
+
+    async def _queue(self, job: Job) -> Record:
         if (result := await self._known(job)) is not None:
             self.counts["hit"] += 1
             return await self.queue.remember(job, dataclasses.replace(result, cached=True))
         self.counts["miss"] += 1
-        if job.deadline is None:  # nothing waits for ever for a worker that may never come
-            job = dataclasses.replace(job, deadline=time.time() + self.limits.deadline)
         return await self.queue.submit(job)
 
     async def submit_all(self, jobs: Sequence[Job]) -> list[Record]:
@@ -112,6 +129,19 @@ class Service:
     async def content(self, result: Result) -> bytes:
         """The file of a result. Raises NotFoundError once it has expired."""
         return await asyncio.to_thread(self.store.get, result.key)
+
+    async def _with_pictures(self, job: Job) -> Job:
+        """With a deadline, as nothing waits for ever for a worker that may never come; its pictures stay until then."""
+        refs = mentioned(job.recipe)
+        deadline = checked_deadline(self.inputs, refs, job.deadline, self.limits.deadline)
+        if refs:
+            await asyncio.to_thread(self.inputs.hold, job.tenant, refs)
+        recipe = job.recipe
+        if recipe.image is not None and (recipe.width is None) != (recipe.height is None):
+            picture = await asyncio.to_thread(self.inputs.load, job.tenant, recipe.image)
+            width, height = other_side(picture.size, recipe.width, recipe.height, STEP)
+            recipe = recipe.replace(width=width, height=height)
+        return dataclasses.replace(job, deadline=deadline, recipe=recipe)
 
     async def _known(self, job: Job) -> Result | None:
         key = wish_key(job)

@@ -5,13 +5,14 @@ A file is named by its content's key, so that writing it again changes nothing, 
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from laur.core.errors import MissingDependencyError, NotFoundError, OutputError
+from laur.core.errors import LaurError, MissingDependencyError, NotFoundError, OutputError
 
 _KEY = re.compile(r"[0-9a-f]{64}\.[a-z0-9]{1,8}")
 
@@ -81,11 +82,45 @@ class Store:
             return False
 
     def age(self, key: str) -> float:
-        """Seconds since the file was written. Raises NotFoundError."""
+        """Seconds since the file was written. Raises NotFoundError, OutputError."""
         try:
             return time.time() - _written(self._fs.info(self._path(key)))
         except FileNotFoundError:
             raise NotFoundError(f"no result {key[:80]!r}; it never was, or has expired") from None
+        except LaurError:
+            raise
+        except Exception as error:
+            why = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
+            raise OutputError(f"the store of results cannot be read: {why}") from None
+
+    def renew(self, key: str) -> None:
+        """Begin a file's time anew. Raises NotFoundError, OutputError."""
+        path = self._path(key)
+        try:
+            if self._local:
+                os.utime(path)
+                return
+            self._fs.pipe_file(path, self.get(key))
+        except FileNotFoundError:
+            raise NotFoundError(f"no result {key[:80]!r}; it never was, or has expired") from None
+        except LaurError:
+            raise
+        except Exception as error:
+            why = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
+            raise OutputError(f"the store of results cannot be written: {why}") from None
+
+    def remove(self, key: str) -> bool:
+        """Remove a file before its time; whether there was one. Raises OutputError."""
+        try:
+            self._fs.rm_file(self._path(key))
+        except FileNotFoundError:
+            return False
+        except LaurError:
+            raise
+        except Exception as error:
+            why = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
+            raise OutputError(f"the store of results cannot be written: {why}") from None
+        return True
 
     def sweep(self) -> int:
         """Remove what is older than `keep` seconds; returns how many. On S3 a rule of the bucket's lifecycle does it
@@ -98,6 +133,8 @@ class Store:
         for path, info in found.items():
             if _KEY.fullmatch(path.rpartition("/")[2]) and time.time() - _written(info) > self.keep:
                 try:
+                    if time.time() - _written(self._fs.info(path)) <= self.keep:  # renewed since it was listed
+                        continue
                     self._fs.rm_file(path)
                     removed += 1
                 except FileNotFoundError:  # another process was quicker

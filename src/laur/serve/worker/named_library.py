@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from laur.input.store import PictureStore
 from laur.pipeline.library import Library
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ class NamedLibrary(Library):
     """Recipes name adapters in their fields, and in the tags and wildcards of their prompts: here all of it passes."""
 
     def __init__(self, names: Names, placement: Placement) -> None:
-        super().__init__(placement)
+        super().__init__(placement, inputs=PictureStore())  # not this machine's own: jobs bring theirs along
         self._allowed = names
 
     def checkpoint(self, name: str, *, prediction: str | None = None, variant: str | None = None) -> Checkpoint:

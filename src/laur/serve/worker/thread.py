@@ -10,18 +10,20 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from laur.core.errors import LaurError
 from laur.core.recipe import Recipe
 from laur.pipeline.events import Cancelled, Done, Event, Failed, Progress, Ticket
+from laur.serve.inputs import refs_of, require
 from laur.serve.job import Failure
 from laur.serve.worker.keys import file_key
 from laur.serve.worker.messages import Broke, Drawn, Planned, Stepped, Told
 
 if TYPE_CHECKING:
+    from laur.input.image import InputPicture
     from laur.pipeline.engine import Engine
     from laur.pipeline.resolve import Resolved
 
@@ -35,6 +37,8 @@ class _Entry:
 
     recipe: Recipe
     previews: bool
+    pictures: tuple[InputPicture, ...] = ()
+    """Held, so that the Engine finds them for as long as this job waits."""
     resolved: Resolved | None = None
     go: bool = False
     ticket: Ticket | None = None
@@ -91,9 +95,9 @@ class EngineThread:
         """Whether the thread runs."""
         return self._thread.is_alive()
 
-    def plan(self, id: str, recipe: Recipe, *, previews: bool = False) -> None:
-        """Resolve a recipe. `Planned` or `Broke` follows."""
-        self._ask(lambda engine: self._plan(engine, id, _Entry(recipe, previews)))
+    def plan(self, id: str, recipe: Recipe, *, previews: bool = False, pictures: Sequence[InputPicture] = ()) -> None:
+        """Resolve a recipe, which may use these pictures and no others. `Planned` or `Broke` follows."""
+        self._ask(lambda engine: self._plan(engine, id, _Entry(recipe, previews, tuple(pictures))))
 
     def go(self, id: str) -> None:
         """Draw what was planned. `Stepped` and in the end `Drawn` or `Broke` follow."""
@@ -136,7 +140,10 @@ class EngineThread:
 
     def _plan(self, engine: Engine, id: str, entry: _Entry) -> list[Told]:
         try:
+            for picture in entry.pictures:
+                engine.library.inputs.add(picture)
             entry.resolved = resolved = engine.resolve(entry.recipe)
+            require(refs_of(resolved.recipe), entry.pictures)
             key = file_key(engine.library.provenance(resolved.plan, resolved.recipe), resolved.recipe)
         except Exception as error:  # a plan that cannot be made must not end the others
             return [Broke(id=id, failure=self._failure(error))]

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from laur.core.errors import LaurError, UnavailableError
 from laur.serve import events
 from laur.serve.cache import Index, wish_key
-from laur.serve.job import Failure, Result, State, pool_of, short_hash
+from laur.serve.inputs import Inputs, mentioned
+from laur.serve.job import Failure, Job, Result, State, pool_of, short_hash
 from laur.serve.queue import Lease, Queue, WorkerCard
 from laur.serve.store import Store
 from laur.serve.worker import previews
@@ -30,6 +31,7 @@ from laur.serve.worker.tally import Tally
 from laur.serve.worker.thread import EngineThread
 
 if TYPE_CHECKING:
+    from laur.input.image import InputPicture
     from laur.pipeline.engine import Engine
     from laur.pipeline.lanes import RowCap
 
@@ -57,6 +59,7 @@ class Worker:
         """`make` opens the Engine in its thread; `cap` says how many rows of a size make a full batch."""
         self.options = options or WorkerOptions()
         self.queue, self.store, self.index, self.names = queue, store, index, names
+        self.inputs = Inputs(store)
         self.hand = Hand(cap=cap, limit=self.options.load, usual=(self.options.native // LATENT) ** 2)
         self.thread = EngineThread(make, self._arrived)
         self.tally = Tally()
@@ -236,7 +239,7 @@ class Worker:
         solo = lease.attempts >= self.options.solo_after
         held = Held(lease=lease, load=self.hand.load_of(lease.job), solo=solo)
         self.hand.jobs[lease.job.id] = held
-        self._spawn(self._begin(held))
+        self._spawn(self._guarded(held, self._begin(held)))
 
     async def _begin(self, held: Held) -> None:
         while held.solo and not self.hand.alone(held):
@@ -247,13 +250,21 @@ class Worker:
         try:
             self.names.check(job.recipe)
             ours = await self.queue.start(held.lease)
+            pictures = await self._pictures(job) if ours else ()
         except LaurError as error:
             await self._fail(held, Failure.of(error))
             return
         if not ours:
             await self._drop(held)
         elif self._has(held):
-            self.thread.plan(job.id, job.recipe, previews=job.previews)
+            self.thread.plan(job.id, job.recipe, previews=job.previews, pictures=pictures)
+
+    async def _pictures(self, job: Job) -> tuple[InputPicture, ...]:
+        """What a recipe begins from, read beside the thread that draws. Raises NotFoundError, OutputError."""
+        refs = mentioned(job.recipe)
+        if not refs:
+            return ()
+        return tuple([await asyncio.to_thread(self.inputs.load, job.tenant, ref) for ref in refs])
 
     async def _planned(self, held: Held, planned: Planned) -> None:
         """Draw, unless the file is there or on its way."""
