@@ -71,9 +71,27 @@ def test_tags_become_adapters_and_leave_the_prompt() -> None:
     assert take("a < b > c") == ("a < b > c", ())
 
 
+def test_tags_weigh_blocks_and_parts_of_the_run() -> None:
+    lbw = "lbw=1,0,0,0,0,2,0,0,0,0,0,0"
+    _, refs = take(f"a <lora:x:0.5:0.7> <lora:y:0.8:mid=0@left> <lora:z:0.2,0.8@0.5> <lora:w:1:1:{lbw}>")
+    assert refs[0] == AdapterRef(name="x", by_block={"text": 0.5, "unet": 0.7})
+    assert refs[1] == AdapterRef(name="y", weight=0.8, by_block={"mid": 0.0}, region="left")
+    assert refs[2] == AdapterRef(name="z", phases=((0.0, 0.2), (0.5, 0.8)))
+    assert refs[3].by_block is not None
+    assert {name: weight for name, weight in refs[3].by_block.items() if weight} == {"text": 1.0, "mid": 2.0}
+
+
 @pytest.mark.parametrize(
     ("prompt", "said"),
-    [("<lora:a:0.5:0.7> x", "two weights"), ("<lora:a:much> x", "'much'"), ("<lora:a:200> x", "100")],
+    [
+        ("<lora:a:0.5:0.7:0.9> x", "too many weights"),
+        ("<lora:a:0.5:0.7:mid=0> x", "too many weights"),
+        ("<lora:a:much> x", "'much'"),
+        ("<lora:a:200> x", "100"),
+        ("<lora:a:1:lbw=MIDD> x", "'MIDD'"),
+        ("<lora:a:1:te=0.5> x", "block 'te' is unknown"),
+        ("<lora:a:1,2> x", "'1,2'"),
+    ],
 )
 def test_broken_tags_are_refused(prompt: str, said: str) -> None:
     with pytest.raises(RecipeError, match=said):

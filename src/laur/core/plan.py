@@ -9,7 +9,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from laur.core.sampler.table import SamplerTable
 
@@ -28,12 +30,18 @@ class TextSpec:
     """States of zeros in place of an empty prompt, as SDXL's base was trained."""
 
 
+ByBlock = tuple[tuple[str, float], ...]
+"""Factors by the beginning of layers' names ("unet.mid_block"), sorted; the longest that fits counts, else 1."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdapterUse:
     """An adapter by content, and how much of it."""
 
     sha256: str
     weight: float
+    by_block: ByBlock | None = None
+    """Factors of `weight`; None is 1 everywhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,8 +122,14 @@ class Plan:
     @property
     def key(self) -> str:
         """sha256 over the canonical JSON of the plan."""
-        values = dataclasses.asdict(self)
-        if self.begin is None:
-            del values["begin"]  # keys are those that plans had before there was one
+        values = dataclasses.asdict(self, dict_factory=_said)
         text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+_LATER = frozenset({"begin", "by_block"})
+
+
+def _said(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Plain values, without fields of a later day that say nothing: keys are those that plans had before."""
+    return {name: value for name, value in pairs if value is not None or name not in _LATER}

@@ -10,99 +10,35 @@ import dataclasses
 import difflib
 import hashlib
 import json
-import re
 import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from laur.core.adapter_ref import CONTENT, REGIONS, AdapterRef, box_of
+from laur.core.checks import PROMPT_LIMIT, items, number, text
 from laur.core.errors import RecipeError
 from laur.core.sampler import SAMPLERS
 
+__all__ = [
+    "DEFAULT_CHECKPOINT",
+    "PROMPT_LIMIT",
+    "REGIONS",
+    "SEED_LIMIT",
+    "SIZE_LIMIT",
+    "STEPS_LIMIT",
+    "AdapterRef",
+    "Recipe",
+    "box_of",
+]
+
 DEFAULT_CHECKPOINT = "mini"
 """What an engine loads that is not told otherwise."""
-PROMPT_LIMIT = 10_000
 SIZE_LIMIT = 16_384
 STEPS_LIMIT = 1_000
 SEED_LIMIT = 2**53
 """Seeds stay exact in JSON readers that know only float64."""
-_CONTENT = re.compile(r"sha256:[0-9a-f]{64}")
-REGIONS = {
-    "left": (0.0, 0.0, 0.5, 1.0),
-    "right": (0.5, 0.0, 1.0, 1.0),
-    "top": (0.0, 0.0, 1.0, 0.5),
-    "bottom": (0.0, 0.5, 1.0, 1.0),
-    "centre": (0.25, 0.25, 0.75, 0.75),
-}
-"""Regions that have a name, as x0, y0, x1, y1."""
-_DECIMAL = r"(?:0?\.[0-9]+|[01](?:\.[0-9]*)?)"
-_AT = re.compile(
-    rf"(?P<name>.+)@(?:(?P<region>{'|'.join(REGIONS)}|{_DECIMAL}(?:,{_DECIMAL}){{3}}|sha256:[0-9a-f]{{64}})"
-    rf"|(?P<begin>{_DECIMAL})?\.\.(?P<end>{_DECIMAL})?)"
-)
-_WHERE = frozenset({"steps", "region", "words"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdapterRef:
-    """An adapter in a Recipe: a name, file or registered class, and how much of it."""
-
-    name: str
-    weight: float = 1.0
-    sha256: str | None = None
-    """Filled in when resolved; from then on the content is what counts."""
-    steps: tuple[float, float] | None = None
-    """The part of the run in which it acts, 0 … 1 from its first step to its last; None is all of it."""
-    region: str | None = None
-    """The part of the picture in which it acts: left, right, top, bottom, centre, a box x0,y0,x1,y1 in parts of the
-    width and height, or a mask by content, sha256:HASH, white where it acts. Later ones lie over earlier ones."""
-    words: str | None = None
-    """What calls it in the prompt where it acts, filled in with `steps` or `region`; otherwise the prompt has them."""
-
-    def __post_init__(self) -> None:
-        _text("adapter's name", self.name)
-        if not self.name:
-            raise RecipeError("an adapter needs a name or a file; write NAME or NAME:WEIGHT")
-        _number("adapter weight", self.weight, -100.0, 100.0)
-        object.__setattr__(self, "weight", float(self.weight))
-        if self.sha256 is not None:
-            _text("adapter's sha256", self.sha256)
-        if self.steps is not None:
-            object.__setattr__(self, "steps", _part_of_run(self.steps))
-        if self.region is not None:
-            box_of(self.region)
-
-    @property
-    def acts_everywhere(self) -> bool:
-        """Whether it acts at every step and place."""
-        return self.steps is None and self.region is None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values. What it acts on is left out where it is everything, as recipes were hashed before."""
-        values = dataclasses.asdict(self)
-        return {name: value for name, value in values.items() if value is not None or name not in _WHERE}
-
-    @classmethod
-    def parse(cls, text: str) -> AdapterRef:
-        """From `NAME_OR_FILE`, `NAME_OR_FILE:WEIGHT`, and either with `@WHERE` behind it.
-
-        WHERE is a region (`@left`, `@0,0,0.5,1`) or a part of the run (`@0..0.5`), or both.
-        """
-        where: dict[str, Any] = {}
-        while (found := _AT.fullmatch(text)) is not None:
-            text = found["name"]
-            if found["region"] is not None:
-                where["region"] = found["region"]
-            else:
-                where["steps"] = (float(found["begin"] or 0), float(found["end"] or 1))
-        name, colon, weight = text.rpartition(":")
-        if colon and name:
-            try:
-                return cls(name=name, weight=float(weight), **where)
-            except ValueError:
-                pass
-        return cls(name=text, **where)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,9 +102,11 @@ class Recipe:
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, float(value))
         if self.adapters is not None:
-            object.__setattr__(self, "adapters", tuple(_adapter(item) for item in _items("adapters", self.adapters)))
+            object.__setattr__(
+                self, "adapters", tuple(AdapterRef.of(item) for item in items("adapters", self.adapters))
+            )
         if self.timesteps is not None:
-            object.__setattr__(self, "timesteps", _falling(tuple(_items("timesteps", self.timesteps))))
+            object.__setattr__(self, "timesteps", _falling(tuple(items("timesteps", self.timesteps))))
             if self.steps is not None and self.steps != len(self.timesteps):
                 raise RecipeError(f"steps is {self.steps} but {len(self.timesteps)} timesteps are given; leave one out")
         if self.mask is not None and self.image is None:
@@ -219,61 +157,8 @@ class Recipe:
         return cls.from_dict(values)
 
 
-def box_of(region: str) -> tuple[float, float, float, float] | None:
-    """(x0, y0, x1, y1) of a region in parts of the width and height; None for a mask. Raises RecipeError."""
-    if region in REGIONS:
-        return REGIONS[region]
-    if _CONTENT.fullmatch(region):
-        return None
-    try:
-        x0, y0, x1, y1 = map(float, region.split(","))
-    except ValueError:
-        raise RecipeError(
-            f"region {reprlib.repr(region)} is unknown; take {', '.join(REGIONS)}, a box x0,y0,x1,y1 in parts of the "
-            "picture, or a mask by its content"
-        ) from None
-    if not (0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1):
-        raise RecipeError(f"region {region} is no box; x0 < x1 and y0 < y1 lie from 0 to 1")
-    return x0, y0, x1, y1
-
-
-def _part_of_run(steps: Any) -> tuple[float, float]:
-    values = _items("the steps of an adapter", steps)
-    if len(values) != 2:
-        raise RecipeError(f"the steps of an adapter are two parts of the run, as in 0..0.5, not {reprlib.repr(steps)}")
-    for value in values:
-        _number("a part of the run", value, 0.0, 1.0)
-    begin, end = map(float, values)
-    if begin >= end:
-        raise RecipeError(f"an adapter cannot act from {begin:g} to {end:g} of the run; the first must be less")
-    return begin, end
-
-
-def _adapter(item: Any) -> AdapterRef:
-    if isinstance(item, AdapterRef):
-        return item
-    if isinstance(item, str):
-        return AdapterRef.parse(item)
-    if isinstance(item, Mapping) and set(item) <= {"name", "weight", "sha256", *_WHERE} and "name" in item:
-        return AdapterRef(**item)
-    raise RecipeError(f"an adapter is NAME:WEIGHT or {{name, weight, sha256}}, not {reprlib.repr(item)}")
-
-
-def _items(name: str, value: Any) -> list[Any] | tuple[Any, ...]:
-    if not isinstance(value, list | tuple):
-        raise RecipeError(f"{name} must be a list, not {reprlib.repr(value)}")
-    return value
-
-
-def _number(name: str, value: Any, low: float, high: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise RecipeError(f"{name} must be a number from {low:g} to {high:g}, not {reprlib.repr(value)}")
-    if not low <= value <= high:  # neither is NaN
-        raise RecipeError(f"{name} is {reprlib.repr(value)}; it must be from {low:g} to {high:g}")
-
-
 def _between(low: float, high: float) -> Callable[[str, Any], None]:
-    return lambda name, value: _number(name, value, low, high)
+    return lambda name, value: number(name, value, low, high)
 
 
 def _whole(low: int, high: int) -> Callable[[str, Any], None]:
@@ -286,33 +171,20 @@ def _whole(low: int, high: int) -> Callable[[str, Any], None]:
     return check
 
 
-def _text(name: str, value: Any) -> None:
-    if not isinstance(value, str):
-        raise RecipeError(f"the {name} must be text, not {reprlib.repr(value)}")
-    if len(value) > PROMPT_LIMIT:
-        raise RecipeError(f"the {name} has {len(value):,} characters; at most {PROMPT_LIMIT:,} are read; shorten it")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise RecipeError(
-            f"the {name} holds a byte that is no text, at character {error.start + 1}; type it anew"
-        ) from None
-
-
 def _prompt(name: str, value: Any) -> None:
-    _text(name, value)
+    text(name, value)
     if not value.strip():
         raise RecipeError("the prompt is empty; say what to draw, for example 'a red fox'")
 
 
 def _named(name: str, value: Any) -> None:
-    _text(name, value)
+    text(name, value)
     if not value.strip():
         raise RecipeError(f"the {name} is empty; name one or leave it out")
 
 
 def _content(name: str, value: Any) -> None:
-    if not isinstance(value, str) or not _CONTENT.fullmatch(value):
+    if not isinstance(value, str) or not CONTENT.fullmatch(value):
         raise RecipeError(
             f"the {name} is named by its content, sha256:HASH with 64 hex digits, not {reprlib.repr(value)}; "
             f"give the file to the command line or a pipeline, or add it to a PictureStore"
@@ -342,7 +214,7 @@ def _falling(timesteps: tuple[int, ...]) -> tuple[int, ...]:
 
 _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "prompt": _prompt,
-    "negative_prompt": _text,
+    "negative_prompt": text,
     "seed": _whole(0, SEED_LIMIT),
     "steps": _whole(1, STEPS_LIMIT),
     "guidance": _between(0.0, 100.0),

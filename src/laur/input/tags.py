@@ -1,18 +1,20 @@
 """`<lora:name:0.8>` in a prompt, as A1111 has it: the tag goes, the adapter comes.
 
-A second number (A1111's own weight for the text encoder) must equal the first, since an adapter has one weight here.
-Where an adapter acts may stand at the end, as in `<lora:ink:0.8@left>`; see AdapterRef.
+Two numbers are A1111's weights of the text encoder and of the denoiser. Factors by block, weights by parts of the run
+and where an adapter acts are written as in AdapterRef.parse: `<lora:ink:0.8:mid=0@left>`, `<lora:ink:0.2,0.8@0.5>`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import takewhile
 
 from laur.core.errors import RecipeError
 from laur.core.recipe import AdapterRef
 
 _TAG = re.compile(r"\s*<(?:lora|lyco):([^<>:]+)((?::[^<>:]*)*)>")
+_NUMBER_AT = re.compile(r"([^@,=]+)(@.*)")
 
 
 def take(prompt: str) -> tuple[str, tuple[AdapterRef, ...]]:
@@ -43,19 +45,32 @@ def _says(prompt: str, word: str) -> bool:
 
 
 def _ref(found: re.Match[str]) -> AdapterRef:
-    name, rest = found[1].strip(), [part.strip() for part in found[2].split(":")[1:]]
-    tail = ""
-    if rest and "@" in rest[-1]:
-        rest[-1], _, where = rest[-1].partition("@")
-        tail = f"@{where}"
-    weights = {part for part in rest if part}
-    if len(weights) > 1:
+    tag, name = found[0].strip(), found[1].strip()
+    rest = [part.strip() for part in found[2].split(":") if part.strip()]
+    where = ""
+    if rest and (tail := _NUMBER_AT.fullmatch(rest[-1])):
+        rest[-1], where = tail.groups()
+    weights = [float(part) for part in takewhile(_is_number, rest)]
+    rest = rest[len(weights) :]
+    if len(weights) > 2 or (len(set(weights)) == 2 and rest):
         raise RecipeError(
-            f"{found[0].strip()} has two weights; one counts for the whole adapter: write <lora:{name}:{rest[0]}>"
+            f"{tag} has too many weights; write one, and factors of it by block: <lora:{name}:{weights[-1]:g}:text=0.5>"
         )
-    weight = weights.pop() if weights else "1"
+    # two are A1111's: of the text encoder, then of the denoiser
+    two = len(set(weights)) == 2
+    parts = [f"text={weights[0]!r},unet={weights[1]!r}"] if two else [*map(repr, weights[:1]), *rest]
     try:
-        float(weight)
+        ref = AdapterRef.parse(":".join([name, *parts]) + where)
+    except RecipeError as error:
+        raise RecipeError(f"{tag}: {error}") from None
+    if ref.name != name:
+        raise RecipeError(f"{tag} has the weight {''.join(rest) + where!r}; write <lora:{name}:0.8>")
+    return ref
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
     except ValueError:
-        raise RecipeError(f"{found[0].strip()} has the weight {weight!r}; write <lora:{name}:0.8>") from None
-    return AdapterRef.parse(f"{name}:{weight}{tail}")
+        return False
+    return True

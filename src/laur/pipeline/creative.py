@@ -6,12 +6,13 @@ Styles are mixed by weight, follow each other over the steps of the run, or shar
     create("a red fox", styles=["fauvism:0.7", "ink:0.5"])             # both everywhere
     create("a red fox", styles=["pencil@..0.5", "watercolour@0.5.."])  # one after the other
     create("a red fox", styles=["oil@left", "ukiyo-e@right"])          # each in its part
+    create("a red fox", styles=["oil:0.9:mid=0.5,down=0"])             # by block
     explore(create.engine, "a red fox", ["fauvism", "ink"], [0, 0.5, 1]).save("sheet.png")
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,10 @@ class Use:
     region: str | Path | None = None
     """left, right, top, bottom, centre, a box "x0,y0,x1,y1" in parts of the picture, or a mask: its file, white where
     the style is. None is everywhere. Later ones lie over earlier ones."""
+    by_block: Mapping[str, float] | None = None
+    """Factors of the weight by block, such as {"mid": 0.5}."""
+    phases: tuple[tuple[float, float], ...] | None = None
+    """Factors of the weight over the run: ((0, 0.2), (0.5, 1)) is a fifth of it at first and all from half on."""
 
 
 class CreativePipeline(StandardPipeline):
@@ -71,7 +76,14 @@ class CreativePipeline(StandardPipeline):
         region = style.region
         if isinstance(region, Path):
             region = self.engine.library.inputs.add_mask(region).ref
-        return AdapterRef(name=style.style, weight=style.weight, steps=style.steps, region=region)
+        return AdapterRef(
+            name=style.style,
+            weight=style.weight,
+            steps=style.steps,
+            region=region,
+            by_block=style.by_block,
+            phases=style.phases,
+        )
 
 
 def explore(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from laur.core.errors import NotFoundError
 from laur.pipeline import memory
-from laur.pipeline.placing import denoiser_bytes, encoder_bytes, of_components, placed_copy
+from laur.pipeline.placing import denoiser_bytes, encoder_bytes, of_components, of_text, placed_copy
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -270,7 +270,7 @@ class Library:
 
     def _text_uses(self, checkpoint: str, uses: Uses) -> Uses:
         """The adapters that change the text encoder; the others share its states."""
-        return tuple(use for use in uses if self._touches_text(checkpoint, use.sha256))
+        return tuple(of_text(use) for use in uses if self._touches_text(checkpoint, use.sha256))
 
     def _touches_text(self, checkpoint: str, sha256: str) -> bool:
         key = (checkpoint, sha256)
@@ -311,6 +311,7 @@ class Library:
         base: dict[str, Tensor] = {}
         for prefix, module in modules.items():
             base |= {f"{prefix}.{name}": tensor for name, tensor in module.named_parameters()}
-        deltas = [(of_components(self.rows.deltas(checkpoint, use.sha256), modules), use.weight) for use in uses]
+        terms = (term for use in uses for term in self.rows.terms(checkpoint, use))
+        deltas = [(of_components(deltas, modules), weight) for deltas, weight in terms]
         changed = merged_state(base, deltas, self.placement.dtype)
         return {prefix: placed_copy(module, prefix, changed, self.placement) for prefix, module in modules.items()}

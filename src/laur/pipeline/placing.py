@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Container, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from laur.core.plan import AdapterUse
     from laur.core.pytorch.denoiser import TorchDenoiser
     from laur.input.text import TextEncoder
     from laur.optimize.deltas import Delta
@@ -47,6 +49,14 @@ def _memory_format(channels_last: bool) -> Any:
 def of_components(deltas: Mapping[str, Delta], components: Container[str]) -> dict[str, Delta]:
     """The deltas of these components of a pipeline ("unet", "text_encoder")."""
     return {name: delta for name, delta in deltas.items() if name.partition(".")[0] in components}
+
+
+def of_text(use: AdapterUse) -> AdapterUse:
+    """What of an adapter's weights by block counts in text encoders, so that others share their states."""
+    if use.by_block is None:
+        return use
+    by_block = tuple((name, factor) for name, factor in use.by_block if not name.startswith("unet"))
+    return replace(use, by_block=by_block or None)
 
 
 def denoiser_bytes(denoiser: TorchDenoiser) -> int:

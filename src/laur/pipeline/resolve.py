@@ -19,6 +19,7 @@ from laur.core.sampler.build import build_table, split_at
 from laur.core.sampler.table import SamplerTable
 from laur.core.sampler.timesteps import ORIGINAL_STEPS
 from laur.optimize.accelerators import trailing
+from laur.optimize.blocks import by_prefix
 from laur.pipeline import chosen, given, stages
 from laur.pipeline.chosen import same_content
 from laur.pipeline.regions import check_local
@@ -202,7 +203,12 @@ def _split(
     def make(table: SamplerTable, uses: tuple[AdapterUse, ...], prompt: str) -> Stage:
         return _stage(recipe.replace(prompt=prompt), checkpoint, table, uses, library)
 
-    found = stages.split(table, refs, recipe.prompt, make)
+    def use(ref: AdapterRef, weight: float) -> AdapterUse:
+        assert ref.sha256 is not None
+        by_block = None if ref.by_block is None else by_prefix(ref.by_block, library.layers(checkpoint.key))
+        return AdapterUse(sha256=ref.sha256, weight=weight, by_block=by_block)
+
+    found = stages.split(table, refs, recipe.prompt, make, use)
     check_local([use for stage in found for row in stage.rows for use in row.adapters], library)
     return found
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from laur.core.errors import MismatchError
+from laur.optimize.blocks import terms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,8 +57,12 @@ class RowAdapters:
         own = tuple(use for use in own if any(name.startswith("unet.") for name in self.deltas(checkpoint, use.sha256)))
         if not own:
             return None
-        parts = [(self.deltas(checkpoint, use.sha256), use.weight) for use in own]
+        parts = [part for use in own for part in self.terms(checkpoint, use)]
         return self.store.row_set((checkpoint, own), lambda: parts)
+
+    def terms(self, checkpoint: str, use: AdapterUse) -> list[tuple[Mapping[str, Delta], float]]:
+        """An adapter's deltas with their weights, which may differ by block. Raises AdapterError, MismatchError."""
+        return terms(self.deltas(checkpoint, use.sha256), use.weight, use.by_block)
 
     def _merges(self, checkpoint: str, use: AdapterUse) -> bool:
         key = (checkpoint, use.sha256)

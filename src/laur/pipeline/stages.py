@@ -17,43 +17,56 @@ if TYPE_CHECKING:
 
 MakeStage = Callable[["SamplerTable", tuple[AdapterUse, ...], str], Stage]
 """A stage of a table, with adapters, for a prompt."""
+Use = Callable[["AdapterRef", float], AdapterUse]
+"""An adapter of a filled recipe, as its weight is in one stage."""
+Acting = tuple[tuple["AdapterRef", float], ...]
+"""Adapters that act at a step, with their weights there."""
 
 
-def split(table: SamplerTable, refs: Iterable[AdapterRef], prompt: str, make: MakeStage) -> tuple[Stage, ...]:
+def split(table: SamplerTable, refs: Iterable[AdapterRef], prompt: str, make: MakeStage, use: Use) -> tuple[Stage, ...]:
     """Stages of the table, each with the adapters that act in it. `refs` are filled."""
     refs = tuple(refs)
-    total = len(table.steps)
-    cuts = sorted({0, total, *(cut for ref in refs for cut in _range(ref, total))})
-    stages: list[tuple[int, int, tuple[AdapterRef, ...]]] = []
-    for begin, end in pairwise(cuts):
-        acting = tuple(ref for ref in refs if _range(ref, total)[0] <= begin and end <= _range(ref, total)[1])
-        if stages and stages[-1][2] == acting:
-            stages[-1] = (stages[-1][0], end, acting)
-        else:
-            stages.append((begin, end, acting))
-    return tuple(_stage(table.slice(begin, end), acting, prompt, make) for begin, end, acting in stages)
+    weights = [_weights(ref, len(table.steps)) for ref in refs]
+    runs: list[tuple[int, Acting]] = []
+    for step in range(len(table.steps)):
+        at = ((ref, own[step]) for ref, own in zip(refs, weights, strict=True))
+        acting = tuple((ref, weight) for ref, weight in at if weight is not None)
+        if not runs or runs[-1][1] != acting:
+            runs.append((step, acting))
+    ends = [*(begin for begin, _ in runs[1:]), len(table.steps)][: len(runs)]
+    return tuple(
+        _stage(table.slice(begin, end), acting, prompt, make, use)
+        for (begin, acting), end in zip(runs, ends, strict=True)
+    )
 
 
-def _range(ref: AdapterRef, total: int) -> tuple[int, int]:
-    """First step and the one after the last; at least one step, so that nothing is asked for in vain."""
+def _weights(ref: AdapterRef, total: int) -> list[float | None]:
+    """Its weight at each step; None where it does not act."""
+    if ref.phases is not None:
+        own: list[float | None] = [None] * total
+        for part, factor in ref.phases:
+            begin = round(part * total)
+            own[begin:] = [ref.weight * factor if factor else None] * (total - begin)
+        return own
     if ref.steps is None:
-        return 0, total
+        return [ref.weight] * total
     begin = min(round(ref.steps[0] * total), total - 1)
-    return begin, max(round(ref.steps[1] * total), begin + 1)
+    end = max(round(ref.steps[1] * total), begin + 1)  # at least one step, so that nothing is asked for in vain
+    return [ref.weight if begin <= step < end else None for step in range(total)]
 
 
-def _stage(table: SamplerTable, refs: tuple[AdapterRef, ...], prompt: str, make: MakeStage) -> Stage:
-    everywhere = [ref for ref in refs if ref.region is None]
-    prompt = with_words(prompt, (ref.words for ref in everywhere if ref.words))
-    stage = make(table, tuple(map(_use, everywhere)), prompt)
-    regions = list(dict.fromkeys(ref.region for ref in refs if ref.region is not None))
+def _stage(table: SamplerTable, acting: Acting, prompt: str, make: MakeStage, use: Use) -> Stage:
+    everywhere = [(ref, weight) for ref, weight in acting if ref.region is None]
+    prompt = with_words(prompt, (ref.words for ref, _ in everywhere if ref.words))
+    stage = make(table, tuple(use(ref, weight) for ref, weight in everywhere), prompt)
+    regions = list(dict.fromkeys(ref.region for ref, _ in acting if ref.region is not None))
     if not regions:
         return stage
     groups: list[tuple[str | None, tuple[RowSpec, ...]]] = [] if _cover(regions) else [(None, stage.rows)]
     for region in regions:
-        own = [ref for ref in refs if ref.region == region]
-        said = with_words(prompt, (ref.words for ref in own if ref.words))
-        uses = tuple(map(_use, own))
+        own = [(ref, weight) for ref, weight in acting if ref.region == region]
+        said = with_words(prompt, (ref.words for ref, _ in own if ref.words))
+        uses = tuple(use(ref, weight) for ref, weight in own)
         groups.append((region, tuple(replace(row, adapters=uses) for row in make(table, stage.adapters, said).rows)))
     return _joined(stage, groups)
 
@@ -81,8 +94,3 @@ def _joined(stage: Stage, groups: list[tuple[str | None, tuple[RowSpec, ...]]]) 
         regions=tuple(region for region, group in groups for _ in group),
     )
     return replace(stage, rows=rows, combine=combine)
-
-
-def _use(ref: AdapterRef) -> AdapterUse:
-    assert ref.sha256 is not None
-    return AdapterUse(sha256=ref.sha256, weight=ref.weight)
