@@ -7,31 +7,20 @@ looked up once, every address found must be a public one, and the connection is 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import random
-import socket
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from laur.core.errors import RecipeError
+from laur.serve.addresses import Allowed, Resolve, check_text, look_up, target
 
 LOG = logging.getLogger(__name__)
 TRIES = 8
 FIRST, LONGEST = 0.5, 60.0
 """Seconds between tries: at first, at last; doubling."""
 TIMEOUT = 10.0
-
-
-class Allowed(StrEnum):
-    """Which addresses may be called."""
-
-    OFF = "off"
-    PUBLIC = "public"
-    ANY = "any"
+WHAT = "a webhook's address"
 
 
 @dataclass(slots=True)
@@ -40,6 +29,7 @@ class Webhooks:
 
     allowed: Allowed = Allowed.OFF
     pause: float = FIRST
+    resolve: Resolve = look_up
     _tasks: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
 
     def check(self, url: str | None) -> None:
@@ -48,9 +38,7 @@ class Webhooks:
             return
         if self.allowed is Allowed.OFF:
             raise RecipeError("webhooks are off on this server; its operator may allow them with --webhooks public")
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username:
-            raise RecipeError("a webhook is an http:// or https:// address without a login")
+        check_text(WHAT, url)
 
     def start(self, work: Any) -> None:
         """Run a coroutine that sends, until it is through or the server ends."""
@@ -87,33 +75,15 @@ class Webhooks:
     async def _post(self, url: str, body: str) -> int:
         import httpx2
 
-        target, headers, extensions = url, {"Content-Type": "application/json"}, {}
-        if self.allowed is not Allowed.ANY:
-            parts = urlsplit(url)
-            host = parts.hostname or ""
-            address = await _public_address(host, parts.port or (443 if parts.scheme == "https" else 80))
-            place = f"[{address}]" if ":" in address else address
-            netloc = f"{place}:{parts.port}" if parts.port else place
-            target = urlunsplit((parts.scheme, netloc, parts.path, parts.query, ""))
-            headers["Host"] = parts.netloc
-            extensions = {"sni_hostname": host}
+        found = await target(WHAT, url, self.allowed, self.resolve)
+        headers = {**found.headers, "Content-Type": "application/json"}
         try:
             async with httpx2.AsyncClient(timeout=TIMEOUT, follow_redirects=False, trust_env=False) as client:
-                answer = await client.post(target, content=body.encode(), headers=headers, extensions=extensions)
+                answer = await client.post(
+                    found.url, content=body.encode(), headers=headers, extensions=found.extensions
+                )
                 return answer.status_code
         except httpx2.HTTPError as error:
             raise OSError(f"{type(error).__name__}") from None
         except httpx2.InvalidURL:
-            raise RecipeError("a webhook's address cannot be read") from None
-
-
-async def _public_address(host: str, port: int) -> str:
-    loop = asyncio.get_running_loop()
-    try:
-        found: Sequence[Any] = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        raise OSError("its name is not known") from None
-    addresses = [str(entry[4][0]) for entry in found]
-    if not addresses or not all(ipaddress.ip_address(address).is_global for address in addresses):
-        raise RecipeError("a webhook's address leads into a private network")
-    return addresses[0]
+            raise RecipeError(f"{WHAT} cannot be read") from None
