@@ -15,9 +15,11 @@ from helpers.redis_server import free_port
 from laur.serve.cache import open_index
 from laur.serve.http.app import create_app
 from laur.serve.http.webhooks import Allowed, Webhooks
+from laur.serve.observe.trace import OFF
 from laur.serve.queue import QueueOptions, open_queue
 from laur.serve.service import Limits, Service
 from laur.serve.store import Store
+from laur.serve.worker.crew import Crew
 from laur.serve.worker.names import Names
 from laur.serve.worker.options import WorkerOptions
 from laur.serve.worker.worker import Worker
@@ -39,17 +41,23 @@ class Running:
         options = self._options
         queue = open_queue(options.get("redis"), QueueOptions(**options.get("queue", {})))
         store, index, names = Store(self._folder / "results"), open_index(queue, 600.0), Names()
-        service = Service(queue, store, index, names, Limits(**options.get("limits", {})))
+        tracing = options.get("tracing", OFF)
+        service = Service(queue, store, index, names, Limits(**options.get("limits", {})), tracing=tracing)
         worker = None
         if options.get("work", True):
-            worker = Worker(
-                queue,
-                store,
-                index,
-                lambda: self.engine,  # pyright: ignore
-                names=names,
-                cap=lambda pixels: 8,
-                options=WorkerOptions(grace=5.0, block=0.1),
+            worker = Crew(
+                [
+                    Worker(
+                        queue,
+                        store,
+                        index,
+                        lambda: self.engine,  # pyright: ignore
+                        names=names,
+                        cap=lambda pixels: 8,
+                        options=WorkerOptions(grace=5.0, block=0.1),
+                        tracing=tracing,
+                    )
+                ]
             )
         webhooks = Webhooks(options.get("webhooks", Allowed.ANY), pause=0.05)
         self.app = create_app(service, worker, webhooks=webhooks)

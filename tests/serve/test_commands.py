@@ -45,7 +45,7 @@ def test_api_and_worker_draw_over_redis_and_drain(start, redis_server):
         job = http.get(f"/v1/jobs/{said['id']}").json()
         found = read(http.get(job["result"]["url"]).content)
         assert (found.pixels.shape, found.recipe.seed, found.untouched) == ((64, 64, 3), 1, True)
-        assert "laur_engine_steps_total 4.0" in httpx2.get(f"http://127.0.0.1:{probes}/metrics").text
+        assert 'laur_engine_steps_total{engine="0"} 4.0' in httpx2.get(f"http://127.0.0.1:{probes}/metrics").text
     for process in (worker, api):
         process.send_signal(signal.SIGTERM)
         _, said = process.communicate(timeout=60)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from laur.cli.console import say
-from laur.cli.options import MACHINE, Device, Dtype
+from laur.cli.options import MACHINE, Dtype
 from laur.core.errors import MissingDependencyError
 from laur.core.recipe import DEFAULT_CHECKPOINT
+from laur.serve.observe.logs import LogFormat, set_up
 
 if TYPE_CHECKING:
     from laur.serve.start import Setup
@@ -24,7 +25,9 @@ laur serve
 laur serve --host 0.0.0.0 --port 8000 --redis redis://queue:6379/0 --store s3://pictures/laur"""
 WORKER_EXAMPLES = """[bold]Examples[/]
 
-laur worker --redis redis://queue:6379/0 --store s3://pictures/laur --device cuda"""
+laur worker --redis redis://queue:6379/0 --store s3://pictures/laur --device cuda
+
+laur worker --redis redis://queue:6379/0 --device cuda:0 --device cuda:1"""
 QUEUE = "Queue and results"
 
 Model = Annotated[str, typer.Option("-m", "--model", metavar="NAME", help="Of requests that name none.")]
@@ -35,7 +38,10 @@ Serves = Annotated[
 Store = Annotated[
     str | None,
     typer.Option(
-        metavar="URL", help="Results: a folder or s3://BUCKET/PREFIX; by default in the cache.", rich_help_panel=QUEUE
+        envvar="LAUR_STORE",
+        metavar="URL",
+        help="Results: a folder or s3://BUCKET/PREFIX; by default in the cache.",
+        rich_help_panel=QUEUE,
     ),
 ]
 Namespace = Annotated[str, typer.Option(metavar="NAME", help="Prefix of keys in Redis.", rich_help_panel=QUEUE)]
@@ -49,6 +55,16 @@ Lease = Annotated[
 Limit = Annotated[
     int, typer.Option(metavar="N", min=1, help="Jobs that may wait; beyond it 429.", rich_help_panel=QUEUE)
 ]
+Devices = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--device",
+        metavar="NAME",
+        help="cpu, cuda, cuda:1, mps; the best there is by default. Several: an engine on each.",
+        rich_help_panel=MACHINE,
+    ),
+]
+Logs = Annotated[LogFormat, typer.Option(metavar="NAME", help="text, or json with an object to each line.")]
 Grace = Annotated[float, typer.Option(metavar="SECONDS", min=0.0, help="For what is being drawn when told to stop.")]
 Measure = Annotated[
     bool,
@@ -66,7 +82,9 @@ def serve(
     also: Serves = None,
     redis: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="Hand jobs to `laur worker`s through Redis.", rich_help_panel=QUEUE),
+        typer.Option(
+            envvar="LAUR_REDIS", metavar="URL", help="Hand jobs to `laur worker`s through Redis.", rich_help_panel=QUEUE
+        ),
     ] = None,
     store: Store = None,
     namespace: Namespace = "laur",
@@ -80,8 +98,12 @@ def serve(
         str, typer.Option(metavar="WHICH", help="off, public (addresses outside private networks) or any.")
     ] = "off",
     grace: Grace = 25.0,
+    objective: Annotated[
+        float, typer.Option(metavar="PERCENT", min=0.0, max=100.0, help="Of jobs to be done, for the error budget.")
+    ] = 99.0,
+    log_format: Logs = LogFormat.TEXT,
     measure: Measure = True,
-    device: Device = None,
+    device: Devices = None,
     dtype: Dtype = None,
 ) -> None:
     """Draw over HTTP: Laur's own API, OpenAI's, AUTOMATIC1111's, Cog's and Replicate's.
@@ -89,31 +111,35 @@ def serve(
     Without --redis this one process does it all, and what waits in it ends with it.
     """
     _require()
+    from laur.serve.observe.objective import Objective
     from laur.serve.service import Limits
-    from laur.serve.start import make_worker, parts, run
+    from laur.serve.start import make_crew, parts, run
 
     if webhooks not in {"off", "public", "any"}:
         raise typer.BadParameter(f"{webhooks!r} is not off, public or any", param_hint="--webhooks")
     setup = _setup(
         model=model, also=also, device=device, dtype=dtype, redis=redis, store=store, namespace=namespace, limit=limit,
         keep=keep, lease=lease, grace=grace, measure=measure, limits=Limits(pixels=max_size**2),
+        log_format=log_format, objective=Objective(share=objective / 100),
     )  # fmt: skip
     opened = parts(setup)
-    worker = make_worker(setup, opened) if redis is None else None
+    crew = make_crew(setup, opened) if redis is None else None
 
     def make(stop: Callable[[], None]) -> Any:
         from laur.serve.http.app import create_app
         from laur.serve.http.webhooks import Allowed, Webhooks
 
-        return create_app(opened.service, worker, webhooks=Webhooks(Allowed(webhooks)), stop=stop)
+        return create_app(opened.service, crew, webhooks=Webhooks(Allowed(webhooks)), stop=stop)
 
-    say(f"http://{host}:{port}  (Ctrl-C stops)")
+    _announce(f"http://{host}:{port}  (Ctrl-C stops)", log_format)
     run(make, host, port, grace)
 
 
 def worker(
     *,
-    redis: Annotated[str, typer.Option(metavar="URL", help="Where the jobs are.", rich_help_panel=QUEUE)],
+    redis: Annotated[
+        str, typer.Option(envvar="LAUR_REDIS", metavar="URL", help="Where the jobs are.", rich_help_panel=QUEUE)
+    ],
     store: Store = None,
     namespace: Namespace = "laur",
     keep: Keep = 24.0,
@@ -124,8 +150,9 @@ def worker(
     model: Model = DEFAULT_CHECKPOINT,
     also: Serves = None,
     grace: Grace = 25.0,
+    log_format: Logs = LogFormat.TEXT,
     measure: Measure = True,
-    device: Device = None,
+    device: Devices = None,
     dtype: Dtype = None,
 ) -> None:
     """Draw jobs from Redis until told to stop: SIGTERM finishes what is being drawn.
@@ -134,20 +161,22 @@ def worker(
     --namespace, --keep, --lease and --limit.
     """
     _require()
-    from laur.serve.start import make_worker, parts, run
+    from laur.serve.start import make_crew, parts, run
 
     setup = _setup(
         model=model, also=also, device=device, dtype=dtype, redis=redis, store=store, namespace=namespace, limit=limit,
         keep=keep, lease=lease, grace=grace, measure=measure,
+        log_format=log_format, service_name="laur-worker",
     )  # fmt: skip
-    drawing = make_worker(setup, parts(setup))
+    opened = parts(setup)
+    drawing = make_crew(setup, opened)
 
     def make(stop: Callable[[], None]) -> Any:
         from laur.serve.http.app import create_worker_app
 
-        return create_worker_app(drawing, stop=stop)
+        return create_worker_app(drawing, stop=stop, tracing=opened.tracing)
 
-    say(f"{setup.worker.name} draws with {model}  (Ctrl-C stops)")
+    _announce(f"{setup.worker.name} draws with {model}  (Ctrl-C stops)", log_format)
     run(make, host, port, grace)
 
 
@@ -160,20 +189,32 @@ def _setup(
     lease: float,
     grace: float,
     model: str,
+    device: list[str] | None,
+    log_format: LogFormat,
     **rest: Any,
 ) -> Setup:
     from laur.serve.queue import QueueOptions
     from laur.serve.start import Setup
     from laur.serve.worker.options import WorkerOptions
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    set_up(log_format)
     return Setup(
         checkpoint=model,
         serves=None if also is None else frozenset(also),
         queue=QueueOptions(namespace=namespace, limit=limit, keep=keep * 3600, lease=lease),
         worker=WorkerOptions(grace=grace),
+        device=device[0] if device else None,
+        devices=tuple(device or ()),
         **rest,
     )
+
+
+def _announce(text: str, log_format: LogFormat) -> None:
+    """For people as it is, among JSON as a line of the log."""
+    if log_format is LogFormat.JSON:
+        logging.getLogger("laur").info("%s", text)
+    else:
+        say(text)
 
 
 def _require() -> None:

@@ -66,6 +66,14 @@ class AdapterStore:
             self._coming[key] = future
         future.add_done_callback(lambda _: self._arrived(key))
 
+    def holds(self, key: Hashable) -> bool:
+        """Whether an adapter's deltas are in host memory."""
+        return key in self._host
+
+    def is_coming(self, key: Hashable) -> bool:
+        """Whether they are being read in the background."""
+        return key in self._coming
+
     def row_set(self, key: Hashable, parts: Callable[[], Sequence[tuple[Deltas, float]]]) -> RowSet:
         """What a row with these deltas and weights adds to a UNet, on the device; `parts` only where it is new."""
         found = self._sets.get(key)

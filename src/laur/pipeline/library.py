@@ -219,8 +219,12 @@ class Library:
 
     def require_memory(self, plan: Plan, checkpoint: Checkpoint) -> None:
         """Raise ResourceError where one picture of the plan cannot fit."""
-        placed = any(isinstance(kept, tuple) and kept[0] == checkpoint.key for kept in self._denoisers)
+        placed = self.holds(checkpoint.key)
         memory.require_for(plan, self.weights(checkpoint.key), self.placement, placed=placed)
+
+    def holds(self, checkpoint: str) -> bool:
+        """Whether a checkpoint's network is in memory, with whatever adapters."""
+        return any(isinstance(kept, tuple) and kept[0] == checkpoint for kept in list(self._denoisers))
 
     def locate(self, checkpoint: str, uses: Uses, rows: list[Row]) -> str:
         """Name the first layer that gives NaN or infinity for these rows."""

@@ -100,10 +100,7 @@ class Job:
     @property
     def adapters(self) -> tuple[str, ...]:
         """Short hashes of what it draws with, for finding a worker that holds them already."""
-        names = [ref.name for ref in self.recipe.adapters or ()]
-        if self.recipe.style and self.recipe.style not in names:
-            names.append(self.recipe.style)
-        return tuple(sorted(short_hash(name) for name in names))
+        return tuple(sorted(short_hash(name) for name in adapter_names(self.recipe)))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -130,6 +127,12 @@ def size_class(pixels: int) -> int:
 def short_hash(name: str) -> str:
     """Twelve digits that stand for a name in keys."""
     return hashlib.sha256(name.encode()).hexdigest()[:12]
+
+
+def adapter_names(recipe: Recipe) -> list[str]:
+    """The adapters and the style that a recipe names, each once."""
+    names = [ref.name for ref in recipe.adapters or ()] + ([recipe.style] if recipe.style else [])
+    return list(dict.fromkeys(names))
 
 
 def pool_of(checkpoint: str | None) -> str:

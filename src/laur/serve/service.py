@@ -16,6 +16,7 @@ from laur.serve.cache import Index, wish_key
 from laur.serve.inputs import PIXELS, Inputs, checked_deadline, mentioned
 from laur.serve.job import Job, Record, Result
 from laur.serve.observe.logs import subject
+from laur.serve.observe.objective import Objective
 from laur.serve.observe.trace import OFF, Tracing
 from laur.serve.queue import Queue
 from laur.serve.store import Store
@@ -60,6 +61,7 @@ class Service:
     counts: Counter[str] = field(default_factory=Counter[str])
     """Cache hits and misses at submission."""
     tracing: Tracing = OFF
+    objective: Objective = field(default_factory=Objective)
     inputs: Inputs = field(init=False)
     """Pictures that clients sent."""
 

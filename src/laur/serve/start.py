@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from laur.core.errors import UnavailableError
 from laur.core.recipe import DEFAULT_CHECKPOINT
 from laur.serve.cache import open_index
+from laur.serve.observe.objective import Objective
+from laur.serve.observe.trace import Tracing, open_tracing
 from laur.serve.queue import Queue, QueueOptions, open_queue
 from laur.serve.service import Limits, Service
 from laur.serve.store import Store
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     from laur.pipeline.engine import Engine
     from laur.pipeline.lanes import RowCap
+    from laur.serve.worker.crew import Crew
     from laur.serve.worker.worker import Worker
 
 CACHED = 600.0
@@ -38,6 +41,8 @@ class Setup:
     checkpoint: str = DEFAULT_CHECKPOINT
     serves: frozenset[str] | None = None
     device: str | None = None
+    devices: tuple[str, ...] = ()
+    """Where there are several: an Engine on each, in place of `device`."""
     dtype: str | None = None
     redis: str | None = None
     store: str | None = None
@@ -48,6 +53,9 @@ class Setup:
     measure: bool = True
     """Whether caps of batches are measured where no profile of this device is kept."""
     webhooks: str = "off"
+    objective: Objective = field(default_factory=Objective)
+    service_name: str = "laur-serve"
+    """In traces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +65,32 @@ class Parts:
     queue: Queue
     service: Service
     names: Names
+    tracing: Tracing
 
 
 def parts(setup: Setup) -> Parts:
-    """Open queue, store and index. Errors: MissingDependencyError, NotFoundError, OutputError."""
+    """Open queue, store, index and traces. Errors: MissingDependencyError, NotFoundError, OutputError."""
     from laur.core.places import cache_folder
 
     queue = open_queue(setup.redis, setup.queue)
     store = Store(setup.store or cache_folder() / "results", keep=2 * setup.queue.keep)
     index, names = open_index(queue, CACHED), Names(setup.checkpoint, setup.serves)
-    return Parts(queue, Service(queue, store, index, names, setup.limits), names)
+    tracing = open_tracing(setup.service_name)
+    service = Service(queue, store, index, names, setup.limits, tracing=tracing, objective=setup.objective)
+    return Parts(queue, service, names, tracing)
+
+
+def make_crew(setup: Setup, opened: Parts) -> Crew:
+    """A worker for each device."""
+    from laur.serve.worker.crew import Crew
+
+    if len(setup.devices) < 2:
+        return Crew([make_worker(setup, opened)])
+    each: list[Worker] = []
+    for number, device in enumerate(setup.devices):
+        options = replace(setup.worker, name=f"{setup.worker.name}-{number}")
+        each.append(make_worker(replace(setup, device=device, devices=(), worker=options), opened))
+    return Crew(each)
 
 
 def make_worker(setup: Setup, opened: Parts) -> Worker:
@@ -74,10 +98,10 @@ def make_worker(setup: Setup, opened: Parts) -> Worker:
     from laur.serve.worker.held import LATENT
     from laur.serve.worker.worker import Worker
 
-    cap = _Cap()
+    cap = Cap()
 
     def make() -> Engine:
-        engine = _engine(setup, cap, opened.names)
+        engine = open_engine(setup, cap, opened.names)
         native = engine.library.checkpoint(setup.checkpoint).native_size
         worker.hand.usual = (native // LATENT) ** 2
         return engine
@@ -90,6 +114,7 @@ def make_worker(setup: Setup, opened: Parts) -> Worker:
         names=opened.names,
         cap=cap,
         options=setup.worker,
+        tracing=opened.tracing,
     )
     return worker
 
@@ -107,9 +132,9 @@ def run(make: Callable[[Callable[[], None]], FastAPI], host: str, port: int, gra
         asyncio.run(server.serve())
     except SystemExit:  # uvicorn has said why in its log
         raise UnavailableError(f"cannot listen on {host}:{port}; another program may, choose another --port") from None
-    worker: Worker | None = app.state.worker
-    if worker is not None and worker.thread.fault is not None:
-        raise worker.thread.fault
+    crew: Crew | None = app.state.crew
+    if crew is not None and crew.fault is not None:
+        raise crew.fault
 
 
 def _server(host: str, port: int, grace: float) -> Any:
@@ -126,26 +151,27 @@ def _server(host: str, port: int, grace: float) -> Any:
         def leave(self) -> None:
             """Begin to end."""
             self.should_exit = True
-            worker: Worker | None = getattr(self.config.app, "state").worker  # noqa: B009 - typed as any application
-            if worker is not None:
-                worker.drain()
+            crew: Crew | None = getattr(self.config.app, "state").crew  # noqa: B009 - typed as any application
+            if crew is not None:
+                crew.drain()
 
-    config = uvicorn.Config("", host=host, port=port, log_level="warning", ws="none")
+    config = uvicorn.Config("", host=host, port=port, log_level="warning", log_config=None, access_log=False, ws="none")
     config.timeout_graceful_shutdown = max(1, round(grace))
     return Server(config)
 
 
-class _Cap:
+class Cap:
     """Caps by size; before anything is measured, what the Engine itself assumes of a CPU."""
 
     def __init__(self) -> None:
         self.rows: RowCap | None = None
 
     def __call__(self, pixels: int) -> int:
+        """Rows of a full batch of that size."""
         return max(1, 8 * 32 * 32 // pixels) if self.rows is None else self.rows(pixels)
 
 
-def _engine(setup: Setup, cap: _Cap, names: Names) -> Engine:
+def open_engine(setup: Setup, cap: Cap, names: Names) -> Engine:
     """Open the Engine and find its caps: kept from an earlier start, measured now, or assumed."""
     from laur.pipeline.device import choose
     from laur.pipeline.engine import Engine

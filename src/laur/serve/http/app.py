@@ -9,15 +9,18 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from laur import __version__
 from laur.core.errors import UnavailableError
 from laur.serve.http import a1111, cog, health, jobs, metrics, openai, problem, replicate
 from laur.serve.http.body_limit import BodyLimit
+from laur.serve.http.observed import Observed, Requests
 from laur.serve.http.webhooks import Webhooks
+from laur.serve.observe.trace import OFF, Tracing
 from laur.serve.queue import Queue
 from laur.serve.service import Service
-from laur.serve.worker.worker import Worker
+from laur.serve.worker.crew import Crew
 
 LOG = logging.getLogger(__name__)
 SWEEP = 5.0
@@ -26,14 +29,14 @@ SWEEP = 5.0
 
 def create_app(
     service: Service,
-    worker: Worker | None = None,
+    crew: Crew | None = None,
     *,
     webhooks: Webhooks | None = None,
     stop: Callable[[], None] | None = None,
 ) -> FastAPI:
-    """The HTTP server. With a `worker` it works too; `stop` is called when that ends by itself."""
+    """The HTTP server. With a `crew` it works too; `stop` is called when that ends by itself."""
     webhooks = webhooks or Webhooks()
-    app = _bare(service.queue, worker, stop, webhooks)
+    app = _bare(service.queue, crew, stop, service.tracing, webhooks)
     app.state.service, app.state.webhooks, app.state.desk = service, webhooks, a1111.Desk()
     app.add_middleware(BodyLimit, limit=service.limits.body)
     for api in (jobs, openai, a1111, cog, replicate):
@@ -41,32 +44,44 @@ def create_app(
     return app
 
 
-def create_worker_app(worker: Worker, *, stop: Callable[[], None] | None = None) -> FastAPI:
-    """What a worker without an API answers: probes and metrics."""
-    return _bare(worker.queue, worker, stop)
+def create_worker_app(crew: Crew, *, stop: Callable[[], None] | None = None, tracing: Tracing = OFF) -> FastAPI:
+    """What workers without an API answer: probes and metrics."""
+    return _bare(crew.queue, crew, stop, tracing)
+
+
+class _App(FastAPI):
+    """Seen from outside its own handling of errors, see `Observed`."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return Observed(super().build_middleware_stack(), self.state.requests, self.state.tracing)
 
 
 def _bare(
-    queue: Queue, worker: Worker | None, stop: Callable[[], None] | None, webhooks: Webhooks | None = None
+    queue: Queue,
+    crew: Crew | None,
+    stop: Callable[[], None] | None,
+    tracing: Tracing,
+    webhooks: Webhooks | None = None,
 ) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         sweeping = asyncio.create_task(_sweep(queue))
-        working = None if worker is None else asyncio.create_task(worker.run())
+        working = None if crew is None else asyncio.create_task(crew.run())
         if working is not None:
             working.add_done_callback(lambda task: _ended(task, stop))
         try:
             yield
         finally:
             sweeping.cancel()
-            if worker is not None and working is not None:
-                worker.drain()
+            if crew is not None and working is not None:
+                crew.drain()
                 await asyncio.gather(working, return_exceptions=True)
             if webhooks is not None:
                 await webhooks.close()
             await queue.close()
+            await asyncio.to_thread(tracing.close)
 
-    app = FastAPI(
+    app = _App(
         title="Laur",
         version=__version__,
         summary="Few-step image generation",
@@ -75,7 +90,8 @@ def _bare(
         redirect_slashes=False,
         lifespan=lifespan,
     )
-    app.state.queue, app.state.worker = queue, worker
+    app.state.queue, app.state.crew = queue, crew
+    app.state.requests, app.state.tracing = Requests(), tracing
     problem.install(app)
     app.include_router(health.router)
     app.include_router(metrics.router)

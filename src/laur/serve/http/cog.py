@@ -22,6 +22,7 @@ from laur.serve.http.predictions import ID, Prediction, PredictionBody
 from laur.serve.http.problem import problem, responses
 from laur.serve.http.webhooks import Webhooks
 from laur.serve.service import Service
+from laur.serve.worker.crew import Crew
 
 router = APIRouter(tags=["cog"])
 Prefer = Annotated[str | None, Header(max_length=200, description="respond-async answers at once.")]
@@ -45,8 +46,8 @@ class Nothing(BaseModel):
 async def health_check(request: Request) -> HealthCheck:
     """STARTING, READY, BUSY or DEFUNCT; the answer is always 200, as Cog's is."""
     reasons = await health.reasons(request.app)
-    worker = request.app.state.worker
-    failed = worker is not None and worker.thread.fault is not None
+    crew: Crew | None = request.app.state.crew
+    failed = crew is not None and crew.fault is not None
     setup = "failed" if failed else "starting" if reasons else "succeeded"
     status = "SETUP_FAILED" if failed else "STARTING" if reasons else "READY"
     return HealthCheck(
@@ -94,7 +95,7 @@ async def cancel(id: Number, service: TheService) -> Nothing:
 async def _predict(
     body: PredictionBody, service: Service, tenant: str, request: Request, prefer: str | None
 ) -> Response:
-    if request.app.state.worker is not None and (reasons := await health.reasons(request.app)):
+    if request.app.state.crew is not None and (reasons := await health.reasons(request.app)):
         raise UnavailableError(reasons[0])
     base = base_of(request)
     try:

@@ -7,8 +7,9 @@ from typing import Literal
 from fastapi import APIRouter, FastAPI, Request, Response
 from pydantic import BaseModel
 
+from laur.core.errors import LaurError
 from laur.serve.queue import Queue
-from laur.serve.worker.worker import Worker
+from laur.serve.worker.crew import Crew
 
 router = APIRouter(prefix="/health", tags=["health"])
 
@@ -32,8 +33,8 @@ _RESPONSES: dict[int | str, dict[str, object]] = {503: {"model": Health, "descri
 @router.get("/live", responses=_RESPONSES)
 async def live(request: Request, response: Response) -> Health:
     """False only for what a restart would cure."""
-    worker: Worker | None = request.app.state.worker
-    return _answer(response, [] if worker is None or worker.live else ["the engine has not moved for a long time"])
+    crew: Crew | None = request.app.state.crew
+    return _answer(response, [] if crew is None or crew.live else ["the engine has not moved for a long time"])
 
 
 @router.get("/ready", responses=_RESPONSES)
@@ -44,13 +45,13 @@ async def ready(request: Request, response: Response) -> Health:
 
 async def reasons(app: FastAPI) -> list[str]:
     """Why the process is not ready; nothing where it is."""
-    worker: Worker | None = app.state.worker
+    crew: Crew | None = app.state.crew
     queue: Queue = app.state.queue
     found: list[str] = []
     if not await queue.ping():
         found.append("the queue does not answer")
-    if worker is not None and worker.thread.fault is not None:
-        found.append(str(worker.thread.fault))
-    elif worker is not None and not worker.ready:
-        found.append("it is draining" if worker.draining else "the engine is being loaded")
+    if crew is not None and crew.fault is not None:
+        found.append(str(crew.fault) if isinstance(crew.fault, LaurError) else "the engine could not be opened")
+    elif crew is not None and crew.reason is not None:
+        found.append(crew.reason)
     return found

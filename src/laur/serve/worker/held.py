@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from laur.serve.job import Job
 from laur.serve.queue import Lease
+from laur.serve.worker.journey import Journey
 from laur.serve.worker.messages import Planned
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ class Held:
     """A job under this worker's lease."""
 
     lease: Lease
+    journey: Journey
     load: float
     """Of a full batch."""
     solo: bool

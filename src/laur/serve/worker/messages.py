@@ -29,6 +29,19 @@ class Planned(Told):
     recipe: Recipe
     """Filled in."""
     warnings: tuple[str, ...]
+    began: float = 0.0
+    """By `time.perf_counter`, as all times here."""
+    ended: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared(Told):
+    """Its adapters and texts are there; it takes part from the next step on."""
+
+    began: float
+    ended: float
+    text: float
+    """Seconds of that for its texts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +56,9 @@ class Drawn(Told):
     """The picture is finished."""
 
     picture: Picture
+    began: float | None = None
+    """When decoding began."""
+    ended: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from dataclasses import dataclass, field
 
-from laur.serve.job import Job, State
+from laur.serve.job import State
+from laur.serve.observe.histogram import STAGE, WHOLE, Histogram
 
-RESIDENT = 16
-"""Adapters used last that are told to the queue as resident."""
+STAGES = ("queue", "plan", "prepare", "text", "denoise", "decode", "encode", "store")
+"""Of a job: it waits; the recipe becomes a plan; adapters and texts are fetched (the texts alone, once more); its
+denoiser calls, from the first to the last; latent to pixels; pixels to a file; the file into the store."""
+
+
+@dataclass(slots=True)
+class Ratio:
+    """Hits and misses of one cache."""
+
+    hits: int = 0
+    misses: int = 0
+
+    def count(self, hit: bool) -> None:
+        """Count one."""
+        if hit:
+            self.hits += 1
+        else:
+            self.misses += 1
 
 
 @dataclass(slots=True)
@@ -25,15 +42,15 @@ class Tally:
     """Files that were drawn."""
     lost: int = 0
     """Leases that ended in our hands: cancelled, late, or taken for dead."""
-    adapters: OrderedDict[str, None] = field(default_factory=OrderedDict[str, None])
-    """Used last."""
+    checkpoints: Ratio = field(default_factory=Ratio)
+    """Whether a job's checkpoint was loaded when it was taken."""
+    adapters: Ratio = field(default_factory=Ratio)
+    """Whether all of a job's adapters were in memory when it was taken; jobs without any do not count."""
+    stages: dict[str, Histogram] = field(default_factory=lambda: {name: Histogram(STAGE) for name in STAGES})
+    """Seconds."""
+    whole: Histogram = field(default_factory=lambda: Histogram(WHOLE))
+    """Seconds from submission to the end of jobs that are done."""
 
-    def ended(self, state: State | None, job: Job) -> None:
+    def ended(self, state: State | None) -> None:
         """Count an end."""
         self.states[state.value if state else "other"] += 1
-        names = [ref.name for ref in job.recipe.adapters or ()] + ([job.recipe.style] if job.recipe.style else [])
-        for name in names:
-            self.adapters[name] = None
-            self.adapters.move_to_end(name)
-        while len(self.adapters) > RESIDENT:
-            self.adapters.popitem(last=False)

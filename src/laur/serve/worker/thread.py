@@ -11,16 +11,20 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from laur.core.errors import LaurError
 from laur.core.recipe import Recipe
-from laur.pipeline.events import Cancelled, Done, Event, Failed, Progress, Ticket
+from laur.pipeline import foresight
+from laur.pipeline.events import Admitted, Call, Cancelled, Done, Event, Failed, Progress, Ticket
 from laur.serve.inputs import refs_of, require
 from laur.serve.job import Failure
+from laur.serve.observe.histogram import SHARE, STEP, Histogram
+from laur.serve.observe.logs import about
 from laur.serve.worker.keys import file_key
-from laur.serve.worker.messages import Broke, Drawn, Planned, Stepped, Told
+from laur.serve.worker.messages import Broke, Drawn, Planned, Prepared, Stepped, Told
+from laur.serve.worker.residents import Residents
 
 if TYPE_CHECKING:
     from laur.input.image import InputPicture
@@ -44,6 +48,8 @@ class _Entry:
     ticket: Ticket | None = None
     suspect: bool = False
     """Was in a batch that broke: drawn alone from now on."""
+    delayed: bool = False
+    """Waits for its adapters to be read while others are drawn."""
 
 
 @dataclass(slots=True)
@@ -54,11 +60,23 @@ class Pulse:
     """`time.monotonic()` of the last sign of life."""
     working: bool = False
     calls: int = 0
-    """Steps of the Engine that moved a batch."""
+    """Denoiser calls."""
     rows: int = 0
-    """Pictures that those moved."""
-    seconds: float = 0.0
-    """They took."""
+    """That those moved; a picture under guidance has two."""
+    step: Histogram = field(default_factory=lambda: Histogram(STEP))
+    """Seconds that each took."""
+    occupancy: Histogram = field(default_factory=lambda: Histogram(SHARE))
+    """Share of a full batch that each had."""
+    delayed: int = 0
+    """Jobs that let others go first, since their adapters were still being read."""
+    foreseen: int = 0
+    """Jobs whose adapters were asked for while they waited in the queue."""
+
+    def count(self, call: Call) -> None:
+        """Count a call."""
+        self.calls, self.rows = self.calls + 1, self.rows + call.rows
+        self.step.observe(call.ended - call.began)
+        self.occupancy.observe(call.rows / call.full)
 
 
 class EngineThread:
@@ -73,8 +91,11 @@ class EngineThread:
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="laur-engine", daemon=True)
         self.loaded = threading.Event()
-        self.fault: LaurError | None = None
+        self.fault: Exception | None = None
         """Why the Engine could not be opened."""
+        self.engine: Engine | None = None
+        """To be looked at from outside, not to be used."""
+        self.residents = Residents()
         self.pulse = Pulse(beat=time.monotonic())
 
     def start(self) -> None:
@@ -99,6 +120,10 @@ class EngineThread:
         """Resolve a recipe, which may use these pictures and no others. `Planned` or `Broke` follows."""
         self._ask(lambda engine: self._plan(engine, id, _Entry(recipe, previews, tuple(pictures))))
 
+    def foresee(self, recipe: Recipe) -> None:
+        """Have the adapters read of a job that may come. Nothing follows."""
+        self._ask(lambda engine: self._foresee(engine, recipe))
+
     def go(self, id: str) -> None:
         """Draw what was planned. `Stepped` and in the end `Drawn` or `Broke` follow."""
         self._ask(lambda engine: self._admit(engine, id))
@@ -115,8 +140,8 @@ class EngineThread:
 
     def _run(self) -> None:
         try:
-            engine = self._make()
-        except LaurError as error:
+            self.engine = engine = self._make()
+        except Exception as error:  # whatever it was, the process must not wait for ever
             self.fault = error
             self.loaded.set()
             return
@@ -139,16 +164,30 @@ class EngineThread:
         self.pulse.beat, self.pulse.working = time.monotonic(), working
 
     def _plan(self, engine: Engine, id: str, entry: _Entry) -> list[Told]:
+        began = time.perf_counter()
         try:
             for picture in entry.pictures:
                 engine.library.inputs.add(picture)
             entry.resolved = resolved = engine.resolve(entry.recipe)
             require(refs_of(resolved.recipe), entry.pictures)
             key = file_key(engine.library.provenance(resolved.plan, resolved.recipe), resolved.recipe)
+            self.residents.learn(entry.recipe, resolved.recipe, resolved.plan)
+            foresight.foresee(engine.library, resolved.plan)
         except Exception as error:  # a plan that cannot be made must not end the others
-            return [Broke(id=id, failure=self._failure(error))]
+            return [self._broke(id, error)]
         self._entries[id] = entry
-        return [Planned(id=id, key=key, recipe=resolved.recipe, warnings=resolved.warnings)]
+        times = {"began": began, "ended": time.perf_counter()}
+        return [Planned(id=id, key=key, recipe=resolved.recipe, warnings=resolved.warnings, **times)]
+
+    def _foresee(self, engine: Engine, recipe: Recipe) -> list[Told]:
+        try:
+            resolved = engine.resolve(recipe)
+            self.residents.learn(recipe, resolved.recipe, resolved.plan)
+            foresight.foresee(engine.library, resolved.plan)
+            self.pulse.foreseen += 1
+        except Exception as error:  # it shows again when the job's turn comes, and then it counts
+            LOG.debug("what a waiting job needs could not be foreseen: %s", error)
+        return []
 
     def _admit(self, engine: Engine, id: str) -> list[Told]:
         if id in self._entries:
@@ -165,6 +204,10 @@ class EngineThread:
             waiting = suspects[:1] if not drawing else []
         for entry in waiting:
             assert entry.resolved is not None
+            if engine.busy and foresight.coming(engine.library, entry.resolved.plan):
+                self.pulse.delayed += not entry.delayed
+                entry.delayed = True
+                continue
             entry.ticket = engine.submit(entry.resolved.plan, entry.resolved.recipe)
 
     def _forget(self, engine: Engine, id: str) -> list[Told]:
@@ -176,17 +219,15 @@ class EngineThread:
 
     def _step(self, engine: Engine) -> list[Told]:
         engine.previews = any(entry.previews and entry.ticket for entry in self._entries.values())
-        began = time.monotonic()
         try:
             events = engine.step()
         except Exception as error:  # whatever it was: the worker goes on
             LOG.exception("the engine met an unexpected fault")
             return self._suspect(engine, error)
         told = [item for event in events for item in self._tell(event)]
-        rows = sum(isinstance(item, Stepped) for item in told)
-        if rows:
-            self.pulse.calls, self.pulse.rows = self.pulse.calls + 1, self.pulse.rows + rows
-            self.pulse.seconds += time.monotonic() - began
+        for call in dict.fromkeys(event.call for event in events if isinstance(event, Progress)):
+            if call is not None:
+                self.pulse.count(call)
         self._submit(engine)
         return told
 
@@ -198,10 +239,12 @@ class EngineThread:
             return [Stepped(id=job, progress=event)]
         if isinstance(event, Done | Failed | Cancelled):
             del self._entries[job]
+        if isinstance(event, Admitted) and event.began is not None:
+            return [Prepared(id=job, began=event.began, ended=event.at, text=event.text)]
         if isinstance(event, Done):
-            return [Drawn(id=job, picture=event.picture)]
+            return [Drawn(id=job, picture=event.picture, began=event.began, ended=event.at)]
         if isinstance(event, Failed):
-            return [Broke(id=job, failure=self._failure(event.error))]
+            return [self._broke(job, event.error)]
         return []
 
     def _suspect(self, engine: Engine, error: Exception) -> list[Told]:
@@ -215,12 +258,13 @@ class EngineThread:
         if len(batch) == 1:
             [job] = batch
             del self._entries[job]
-            told = [Broke(id=job, failure=self._failure(error))]
+            told = [self._broke(job, error)]
         self._submit(engine)
         return told
 
     @staticmethod
-    def _failure(error: Exception) -> Failure:
+    def _broke(job: str, error: Exception) -> Broke:
         if not isinstance(error, LaurError):
-            LOG.error("a job met an unexpected fault", exc_info=error)
-        return Failure.of(error)
+            with about(job=job):
+                LOG.error("a job met an unexpected fault", exc_info=error)
+        return Broke(id=job, failure=Failure.of(error))
