@@ -102,8 +102,9 @@ class OtelJob(JobSpan):
         if not self.span.is_recording():
             return None
         named = {f"laur.{key}": value for key, value in attributes.items()}
-        span = self._tracer.start_span(name, self.context, attributes=named, links=links, start_time=_moment(began))
-        span.end(_moment(ended))
+        start = _moment(began)
+        span = self._tracer.start_span(name, self.context, attributes=named, links=links, start_time=start)
+        span.end(start + int((ended - began) * 1e9))
         return span
 
     def end(self, outcome: str) -> None:
