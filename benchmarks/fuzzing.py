@@ -1,4 +1,4 @@
-"""Random requests over every route of an OpenAPI document: nearly right ones, wrong ones, and bytes that are no HTTP."""
+"""Random requests over every route of an OpenAPI document: right ones, wrong ones, and bytes that are no HTTP."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ PATHS = (
 )
 VALUES: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 2**31, 2**63, -(2**80), 0.5, 1e308, float("nan"), float("inf"), "", " ", "a",
-    "x" * 5000, "\x00", "\ud800", "../../etc/passwd", "file:///etc/passwd", "http://169.254.169.254/", "<lora:../../x:1>",
-    "{a|{b|{c}}}", [], {}, [[]], [None] * 50, {"a": {"b": {"c": {}}}}, [{"name": "/etc/passwd", "weight": 1e9}],
+    "x" * 5000, "\x00", "\ud800", "../../etc/passwd", "file:///etc/passwd", "http://169.254.169.254/",
+    "<lora:../../x:1>", "{a|{b|{c}}}", [], {}, [[]], [None] * 50, {"a": {"b": {"c": {}}}},
+    [{"name": "/etc/passwd", "weight": 1e9}],
 )  # fmt: skip
 PIXEL = base64.b64encode(
     b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x01\x00\x00\x00\x01\x08\x06\x00\x00\x00\x1f\x15\xc4\x89"
@@ -147,5 +148,6 @@ class Fuzz:
         draw = self._draw
         return draw.choice(
             (b"\x16\x03\x01\x02\x00\x01\x00", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"A" * 70_000,
-             draw.randbytes(100) + b"\r\n\r\n", b"POST /v1/jobs HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")
+             draw.randbytes(100) + b"\r\n\r\n",
+             b"POST /v1/jobs HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")
         )  # fmt: skip
