@@ -227,7 +227,8 @@ class Worker:
                 for entry in held:
                     if entry.leads and entry.file and self.way.has(entry):
                         await self.index.lead(entry.file, entry.lease.token, self.queue.options.lease)
-                self._reached = time.monotonic()
+                if held:  # else nothing was asked
+                    self._reached = time.monotonic()
             except UnavailableError as error:
                 LOG.warning("%s", error)
 
