@@ -78,6 +78,22 @@ def test_merge_adds_and_takes_away(laur, tmp_path):
     assert load_file("less.safetensors")[f"unet.{LAYER}.lora_A.weight"].dtype == torch.float16
 
 
+def test_merge_weighs_blocks(laur, tmp_path):
+    one = sd15(tmp_path / "one.safetensors", 1)
+    side, number = LAYER.split("_blocks.", maxsplit=1)[0], LAYER.split(".")[1]
+    assert laur("adapters", "merge", f"{one}:0.7:{side}{number}=0.5", "-o", "half.safetensors").code == 0
+    assert laur("adapters", "merge", f"{one}:0.35", "-o", "plain.safetensors").code == 0
+    half, plain = load_file("half.safetensors"), load_file("plain.safetensors")
+    for layer in (f"unet.{LAYER}", f"unet.{LAYER.replace('to_k', 'to_q')}"):
+        one_product, other = (
+            found[f"{layer}.lora_B.weight"] @ found[f"{layer}.lora_A.weight"] for found in (half, plain)
+        )
+        torch.testing.assert_close(one_product, other)
+    assert laur("adapters", "merge", f"{one}:1:up9=0", "-o", "x.safetensors").code == 2
+    outcome = laur("adapters", "merge", f"{one}@..0.5", "-o", "x.safetensors")
+    assert "cannot be merged for a part of the run" in outcome.err
+
+
 def test_extract_finds_what_was_merged(laur, tmp_path):
     parts = tiny_parts("sd1")
     tiny_folder("sd1", tmp_path / "base", parts=parts)

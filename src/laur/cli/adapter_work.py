@@ -12,6 +12,7 @@ from laur.core.errors import AdapterError, OutputError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from laur.core.recipe import AdapterRef
     from laur.optimize.deltas import Delta
     from laur.optimize.lora_file import LoraFile
 
@@ -70,7 +71,7 @@ def convert(name: str, out: Path, *, format: str, model: str | None, precision: 
 
 
 def merge(
-    names: Sequence[tuple[str, float]],
+    refs: Sequence[AdapterRef],
     out: Path,
     *,
     format: str,
@@ -80,13 +81,17 @@ def merge(
 ) -> dict[str, Any]:
     """Write the weighted sum of adapters, of one rank where one is given, with the error that it costs."""
     from laur.optimize.algebra import ranks, rerank, total
+    from laur.optimize.blocks import by_prefix
+    from laur.optimize.blocks import terms as by_weight
     from laur.optimize.write import save
 
     terms: list[tuple[Mapping[str, Delta], float]] = []
     layers: list[str] = []
-    for name, weight in names:
-        deltas, layers = _deltas(_lora(name), model)
-        terms.append((deltas, weight))
+    for ref in refs:
+        if not ref.acts_everywhere:
+            raise AdapterError(f"{ref.name} cannot be merged for a part of the run or of the picture; leave that out")
+        deltas, layers = _deltas(_lora(ref.name), model)
+        terms += by_weight(deltas, ref.weight, by_prefix(ref.by_block or {}, layers))
     summed = total(terms)
     if not summed:
         raise AdapterError("all weights are 0; there is nothing to write")
@@ -94,9 +99,14 @@ def merge(
     if rank is not None:
         summed, loss = rerank(summed, rank=rank)
         error = loss.error
-    said = {"modelspec.title": out.stem, "laur.merged": ", ".join(f"{Path(n).stem}:{w:g}" for n, w in names)}
+    said = {"modelspec.title": out.stem, "laur.merged": ", ".join(map(_term, refs))}
     _write(save, out, summed, format=format, model_layers=layers, metadata=said, precision=precision)
     return {"path": str(out), "layers": len(summed), "ranks": ranks(summed), "relative_error": error}
+
+
+def _term(ref: AdapterRef) -> str:
+    blocks = "" if ref.by_block is None else f":{ref.by_block}"
+    return f"{Path(ref.name).stem}:{ref.weight:g}{blocks}"
 
 
 def extract(

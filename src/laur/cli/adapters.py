@@ -105,14 +105,13 @@ def adapter_merge(
 ) -> None:
     """Add adapters with weights into one file: exactly, or of one rank with the error that it costs.
 
-    A weight may be negative, which takes what that adapter does away.
+    A weight may be negative, which takes what that adapter does away; FILE:0.7:mid=0 weighs blocks of its own.
     """
     from laur.cli.adapter_work import merge
     from laur.core.recipe import AdapterRef
 
     refs = [AdapterRef.parse(text) for text in adapters]
-    names = [(ref.name, ref.weight) for ref in refs]
-    _report(merge(names, out, format=format, model=model, rank=rank, precision=precision), as_json)
+    _report(merge(refs, out, format=format, model=model, rank=rank, precision=precision), as_json)
 
 
 @adapters_app.command("extract")

@@ -91,6 +91,7 @@ def _parts(name: str) -> dict[str, str]:
 def _is_adapter(path: Path) -> bool:
     """By what is in it: a folder's files, or the names of a file's tensors."""
     from laur.optimize.catalogue import file_of
+    from laur.optimize.learned import is_learned_word
     from laur.optimize.names import parse
     from laur.optimize.safetensors_file import read_header
 
@@ -102,6 +103,8 @@ def _is_adapter(path: Path) -> bool:
     if path.suffix.lower() != ".safetensors":
         return False
     tensors = read_header(path).tensors
+    if is_learned_word(path):
+        return True
     return not any(key.startswith(CHECKPOINT_KEYS) for key in tensors) and any(map(parse, tensors))
 
 
@@ -144,12 +147,15 @@ def _state(found: Found) -> str:
 
 
 def _adapter(adapter: BaseAdapter, model: str | None) -> dict[str, Any]:
+    from laur.optimize.learned import LearnedWord
     from laur.optimize.lora_file import LoraFile
 
     recommends = {key: value for key, value in asdict(adapter.recommends).items() if value not in (None, (), False)}
     values: dict[str, Any] = {"name": adapter.name, "sha256": adapter.sha256, "autov2": adapter.sha256[:10]}
     if isinstance(adapter, LoraFile):
         values |= _lora(adapter)
+    elif isinstance(adapter, LearnedWord):
+        values |= {"path": str(adapter.path), "word": adapter.word, "vectors": adapter.inversion.sizes}
     else:
         values |= {"class": f"{type(adapter).__module__}.{type(adapter).__qualname__}"}
     values["recommends"] = recommends

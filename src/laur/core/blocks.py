@@ -100,7 +100,7 @@ class BlockWeights(Mapping[str, float]):
         return BlockWeights, (dict(self._items),)
 
     def __str__(self) -> str:
-        return ",".join(f"{name}={weight:g}" for name, weight in self._items)
+        return ",".join(f"{name}={repr(weight).removesuffix('.0')}" for name, weight in self._items)
 
     def __repr__(self) -> str:
         return f"BlockWeights({dict(self._items)!r})"

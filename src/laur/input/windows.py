@@ -69,6 +69,7 @@ def fill(
                 cut = capacity
                 if piece.id != comma and last_comma is not None and capacity - last_comma <= backtrack:
                     cut = last_comma + 1
+                cut = _between_words([*current, piece], cut)
                 windows.append(current[:cut])
                 current = current[cut:]
                 last_comma = None
@@ -78,6 +79,14 @@ def fill(
     if current or not windows:
         windows.append(current)
     return windows
+
+
+def _between_words(pieces: Sequence[Piece], cut: int) -> int:
+    """The cut, or one before the learned word that it would part; a word longer than a window is parted."""
+    begin = cut
+    while begin and pieces[begin].vector is not None and pieces[begin].word == pieces[begin - 1].word:
+        begin -= 1
+    return begin or cut
 
 
 class Windower:

@@ -52,13 +52,29 @@ def known() -> list[Known]:
     return list(unique.values())
 
 
+def folder_names(folder: Path) -> dict[str, Path]:
+    """The files of the user's folder by name; nothing is opened."""
+    try:
+        return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix == SUFFIX}
+    except OSError:
+        return {}
+
+
 def find(name_or_file: str) -> BaseAdapter:
     """The adapter of that name, or in that file. Raises NotFoundError with the nearest name, or AdapterError."""
     if name_or_file in ADAPTERS:
         return ADAPTERS.get(name_or_file)
     from laur.optimize.lora_file import LoraFile
 
-    return LoraFile(file_of(name_or_file), _plain_name(name_or_file))
+    path, name = file_of(name_or_file), _plain_name(name_or_file)
+    try:
+        return LoraFile(path, name)
+    except AdapterError:
+        from laur.optimize.learned import LearnedWord, is_learned_word
+
+        if not is_learned_word(path):
+            raise
+        return LearnedWord(path, name)
 
 
 def file_of(name_or_file: str) -> Path:

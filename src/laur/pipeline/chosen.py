@@ -11,11 +11,12 @@ import dataclasses
 import secrets
 from typing import TYPE_CHECKING
 
-from laur.core.errors import RecipeError
+from laur.core.errors import MismatchError, RecipeError
 from laur.core.recipe import AdapterRef, Recipe
 from laur.core.sampler import DISTILLED
 from laur.input.tags import take, with_words
 from laur.input.wildcards import expand
+from laur.pipeline import learned
 from laur.style.cards import card
 from laur.style.lookup import form_of, is_style
 
@@ -56,6 +57,8 @@ def choose(recipe: Recipe, tagged: tuple[AdapterRef, ...], checkpoint: Checkpoin
         finder.put_first([AdapterRef(name=name) for name in checkpoint.defaults.adapters])
     for _, adapter in finder.found:
         library.require_fit(checkpoint.key, adapter)
+    if not (recorded and all(ref.sha256 for ref in recipe.adapters or ())) and recipe.adapters != ():
+        finder.add_words(recipe.negative_prompt)
     return finder
 
 
@@ -65,6 +68,7 @@ class Finder:
     def __init__(self, prompt: str, checkpoint: Checkpoint, library: Library) -> None:
         self.prompt = prompt
         self.found: Chosen = []
+        self.notes: list[str] = []
         self._checkpoint, self._library = checkpoint, library
 
     @property
@@ -81,6 +85,7 @@ class Finder:
                 f"use it as the style: --style {ref.name}"
             )
         adapter = self._library.adapter(ref.name, self._checkpoint.family.value)
+        learned.check_ref(ref, adapter)
         if ref.sha256 is not None:
             same_content("adapter", ref.name, ref.sha256, adapter.sha256)
         else:
@@ -96,6 +101,19 @@ class Finder:
         adapter = self._library.adapter(name, self._checkpoint.family.value)
         if all(other.sha256 != adapter.sha256 for _, other in self.found):
             self.add(AdapterRef(name=name, weight=1.0 if form is None else form.weight))
+
+    def add_words(self, negative: str) -> None:
+        """Learned words of the user's folder that the prompts say; those made for other models stay plain text."""
+        known = {adapter.sha256 for _, adapter in self.found}
+        for name, adapter in learned.said(f"{self.prompt}\n{negative}", self._library):
+            if adapter.sha256 in known:
+                continue
+            try:
+                self._library.require_fit(self._checkpoint.key, adapter)
+            except MismatchError as error:
+                self.notes.append(f"{adapter.word!r} is read as plain text: {error}")
+                continue
+            self.add(AdapterRef(name=name))
 
     def put_first(self, refs: list[AdapterRef]) -> None:
         """The checkpoint's own go before all others."""

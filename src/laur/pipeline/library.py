@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from laur.core.errors import NotFoundError
 from laur.pipeline import memory
-from laur.pipeline.placing import denoiser_bytes, encoder_bytes, of_components, of_text, placed_copy
+from laur.pipeline.placing import denoiser_bytes, of_components, placed_copy
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -60,9 +60,10 @@ class Library:
         With `plain` networks run as diffusers' modules even where a faster form exists, for those who look inside
         (attention maps, layer by layer reports): `denoiser(…).network.module` is then the module, adapters merged.
         """
-        from laur.input.cache import BoundedCache, StatesCache
+        from laur.input.cache import BoundedCache
         from laur.input.store import PictureStore, user_folder
         from laur.optimize.store import AdapterStore
+        from laur.pipeline.encoders import Encoders
         from laur.pipeline.kept import Kept
         from laur.pipeline.row_adapters import RowAdapters
         from laur.pipeline.shelf import Shelf
@@ -77,15 +78,13 @@ class Library:
         self.rows = RowAdapters(self, store, enabled=not plain if per_row is None else per_row)
         self._shelf = Shelf(self.budget)
         self._adapters = self._shelf.adapters
-        self.states = StatesCache()
-        self.states.share(self.budget)
+        self._encoders = Encoders(self, denoisers, self.budget)
+        self.states = self._encoders.states
         self._infos: dict[tuple[str, str | None], Checkpoint] = {}
         self._loaded: dict[str, LoadedCheckpoint] = {}
         self._denoisers: Kept[TorchDenoiser] = Kept(denoisers, self.budget, denoiser_bytes)
         self._layers: dict[str, dict[str, LayerShape]] = {}
         self._fitting: set[tuple[str, str]] = set()
-        self._touching: dict[tuple[str, str], bool] = {}
-        self._encoders: Kept[TextEncoder] = Kept(denoisers, self.budget, encoder_bytes)
         self._decoders: dict[str, TorchDecoder] = {}
         self._previews: dict[str, LatentToRGB] = {}
         self._plain = plain
@@ -151,17 +150,16 @@ class Library:
             self._fitting.add((checkpoint, adapter.sha256))
 
     def encoder(self, checkpoint: str, uses: Uses) -> TextEncoder:
-        """The checkpoint's text encoder, with what the adapters change in it."""
-        uses = self._text_uses(checkpoint, uses)
-        return self._encoders.get((checkpoint, uses), lambda: self._build_encoder(checkpoint, uses))
+        """The checkpoint's text encoder, with what the adapters change in it and the words that they bring."""
+        return self._encoders.encoder(checkpoint, uses)
+
+    def reader(self, checkpoint: str, uses: Uses) -> TextEncoder:
+        """What reads prompts into windows as `encoder` would; nothing is merged for it."""
+        return self._encoders.reader(checkpoint, uses)
 
     def encode(self, checkpoint: str, uses: Uses, text: TextSpec) -> States:
         """Cached text states on the library's device."""
-        from laur.input.cache import StatesKey
-
-        place = self.placement
-        key = StatesKey(f"{checkpoint}/{place.dtype}/{place.device}", text, self._text_uses(checkpoint, uses))
-        return self.states.get_or_make(key, lambda: self.encoder(checkpoint, uses).encode(text))
+        return self._encoders.encode(checkpoint, uses, text)
 
     def denoiser(self, checkpoint: str, uses: Uses) -> TorchDenoiser:
         """The checkpoint's network with all these adapters merged in."""
@@ -261,27 +259,7 @@ class Library:
         )
 
     def _unet(self, checkpoint: str, uses: Uses) -> Any:
-        return self._adapted(checkpoint, {"unet": self.weights(checkpoint).unet()}, uses)["unet"]
-
-    def _build_encoder(self, checkpoint: str, uses: Uses) -> TextEncoder:
-        from laur.input.text import TextEncoder
-
-        loaded = self.weights(checkpoint)
-        parts = loaded.text_parts()
-        modules = self._adapted(checkpoint, {part.name: part.model for part in parts}, uses)
-        pairs = [(part.tokenizer, modules[part.name]) for part in parts]
-        return TextEncoder.of(pairs, xl=loaded.info.family.is_xl, fingerprint=checkpoint)
-
-    def _text_uses(self, checkpoint: str, uses: Uses) -> Uses:
-        """The adapters that change the text encoder; the others share its states."""
-        return tuple(of_text(use) for use in uses if self._touches_text(checkpoint, use.sha256))
-
-    def _touches_text(self, checkpoint: str, sha256: str) -> bool:
-        key = (checkpoint, sha256)
-        if key not in self._touching:
-            names = self.rows.deltas(checkpoint, sha256)
-            self._touching[key] = any(not name.startswith("unet.") for name in names)
-        return self._touching[key]
+        return self.adapted(checkpoint, {"unet": self.weights(checkpoint).unet()}, uses)["unet"]
 
     def _build_decoder(self, checkpoint: str) -> TorchDecoder:
         import torch
@@ -305,7 +283,7 @@ class Library:
             channels_last=place.channels_last,
         )
 
-    def _adapted(self, checkpoint: str, modules: dict[str, nn.Module], uses: Uses) -> dict[str, nn.Module]:
+    def adapted(self, checkpoint: str, modules: dict[str, nn.Module], uses: Uses) -> dict[str, nn.Module]:
         """Copies of the modules, by component name, with the adapters merged in, placed and in the library's dtype.
 
         Raises MismatchError where an adapter was made for another architecture.

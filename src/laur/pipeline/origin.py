@@ -34,11 +34,7 @@ def provenance(
         checkpoint=recipe.checkpoint or checkpoint.name,
         checkpoint_sha256=checkpoint.sha256,
         adapters=tuple(
-            AdapterHash(
-                name=ref.name,
-                sha256=ref.sha256 or "",
-                autov3=_autov3(ref.sha256, find),
-            )
+            AdapterHash(name=ref.name, sha256=ref.sha256 or "", **_of_file(ref.sha256, find))
             for ref in recipe.adapters or ()
         ),
         plan_key=plan.key,
@@ -46,8 +42,13 @@ def provenance(
     )
 
 
-def _autov3(sha256: str | None, find: Callable[[str], BaseAdapter]) -> str | None:
+def _of_file(sha256: str | None, find: Callable[[str], BaseAdapter]) -> dict[str, str | None]:
+    """What only files of some kinds have."""
+    from laur.optimize.learned import LearnedWord
+
     try:
-        return getattr(find(sha256 or ""), "autov3", None)
+        adapter = find(sha256 or "")
     except LaurError:  # the file has gone since
-        return None
+        return {}
+    word = adapter.word if isinstance(adapter, LearnedWord) else None
+    return {"autov3": getattr(adapter, "autov3", None), "word": word}

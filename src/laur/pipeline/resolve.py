@@ -20,7 +20,7 @@ from laur.core.sampler.table import SamplerTable
 from laur.core.sampler.timesteps import ORIGINAL_STEPS
 from laur.optimize.accelerators import trailing
 from laur.optimize.blocks import by_prefix
-from laur.pipeline import chosen, given, stages
+from laur.pipeline import chosen, given, learned, stages
 from laur.pipeline.chosen import same_content
 from laur.pipeline.regions import check_local
 
@@ -56,7 +56,8 @@ def resolve(recipe: Recipe, library: Library) -> Resolved:
     found = chosen.choose(recipe, tagged, checkpoint, library)
     adapters = found.found
     filled = _fill(recipe.replace(prompt=found.prompt), checkpoint, adapters)
-    warnings = [*_warnings(filled, checkpoint, adapters), *_without_effect(asked, filled, checkpoint)]
+    warnings = [*found.notes, *_warnings(filled, checkpoint, adapters), *_without_effect(asked, filled, checkpoint)]
+    warnings += learned.unsaid(filled, adapters)
     planned = _stages(filled, checkpoint, library)
     if filled.refiner is not None:
         refiner = library.checkpoint(filled.refiner)
@@ -191,7 +192,7 @@ def _stages(recipe: Recipe, checkpoint: Checkpoint, library: Library) -> tuple[S
         )
     return (
         *_split(recipe, checkpoint, first, recipe.adapters or (), library),
-        *_split(recipe, refiner, second, (), library),
+        *_split(recipe, refiner, second, learned.of_refiner(recipe.adapters or (), refiner.key, library), library),
     )
 
 
@@ -237,7 +238,7 @@ def _stage(
 ) -> Stage:
     """One checkpoint's rows: the prompt alone, or with classifier-free guidance the negative prompt before it."""
     assert recipe.guidance is not None
-    encoder = library.encoder(checkpoint.key, ())  # adapters change weights, not windows
+    encoder = library.reader(checkpoint.key, uses)
     guided = recipe.guidance > 1 and not checkpoint.guidance_embedding
     windows = encoder.windows(recipe.prompt)
     if guided:

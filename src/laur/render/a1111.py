@@ -14,8 +14,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import PurePath
 
+from laur.core.blocks import BlockWeights
 from laur.core.errors import LaurError
 from laur.core.recipe import AdapterRef, Recipe
 
@@ -27,7 +29,7 @@ _LEAST_FIELDS = 3
 """With fewer `key: value` pairs the last line is prompt."""
 _SIZE = re.compile(r"(\d+)x(\d+)")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)+"')
-_LORA = re.compile(r"<lora:([^:<>]+)(?::([^:<>]*))?(?::[^<>]*)?>")
+_LORA = re.compile(r"<lora:([^:<>]+)(?::([^:<>]*))?((?::[^<>]*)?)>")
 
 
 def write_parameters(
@@ -37,15 +39,18 @@ def write_parameters(
     model: str,
     model_hash: str,
     adapter_hashes: Mapping[str, str],
+    words: Mapping[str, tuple[str, str]] | None = None,
 ) -> str:
     """The text for a filled recipe.
 
     `adapter_hashes` are by the names in the recipe: the hash without the safetensors header where known (that is
-    A1111's own), otherwise sha256.
+    A1111's own), otherwise sha256. `words` are the textual inversions among its adapters, by name: what the prompt
+    calls them, and sha256.
     """
-    adapters = recipe.adapters or ()
-    tags = "".join(f" <lora:{_plain(a.name)}:{_number(a.weight)}>" for a in adapters)
+    words = words or {}
+    tags = "".join(f" {_tag(ref)}" for ref in recipe.adapters or () if ref.name not in words)
     hashes = {_plain(name): value[:12] for name, value in adapter_hashes.items()}
+    learned = {_plain(word): value[:12] for word, value in words.values()}
     fields = {
         "Steps": recipe.steps,
         "Sampler": SAMPLER_NAMES.get(recipe.sampler or "", recipe.sampler),
@@ -60,6 +65,7 @@ def write_parameters(
         # A1111's default draws noise on the GPU; ours is what its "CPU" draws
         "RNG": "CPU",
         "Lora hashes": ", ".join(f"{name}: {value}" for name, value in hashes.items()) or None,
+        "TI hashes": ", ".join(f"{name}: {value}" for name, value in learned.items()) or None,
         "Version": version,
     }
     last = ", ".join(f"{key}: {quote(str(value))}" for key, value in fields.items() if value is not None)
@@ -102,7 +108,7 @@ def recipe_from_parameters(parsed: Mapping[str, str]) -> Recipe | None:
     LoRA tags become adapters. The checkpoint is A1111's model name, which need not be known here.
     """
     prompt = parsed.get("Prompt", "")
-    adapters = tuple(_lora(name, weight) for name, weight in _LORA.findall(prompt))
+    adapters = tuple(_lora(name, weight, rest) for name, weight, rest in _LORA.findall(prompt))
     ours = {theirs.lower(): name for name, theirs in SAMPLER_NAMES.items()}
     try:
         return Recipe(
@@ -185,12 +191,23 @@ def _plain(name: str) -> str:
     return re.sub(r"[,:<>\n\r]", "", name)
 
 
+def _tag(ref: AdapterRef) -> str:
+    """Weights by block go where other programs look for options of theirs; the rest has no place in a tag of A1111."""
+    blocks = "" if ref.by_block is None else f":{ref.by_block}"
+    return f"<lora:{_plain(ref.name)}:{_number(ref.weight)}{blocks}>"
+
+
 def _number(value: float) -> str:
     return str(int(value)) if value == int(value) else repr(float(value))
 
 
-def _lora(name: str, weight: str) -> AdapterRef:
+def _lora(name: str, weight: str, rest: str) -> AdapterRef:
     try:
-        return AdapterRef(name=name, weight=float(weight or 1.0))
+        ref = AdapterRef(name=name, weight=float(weight or 1.0))
     except ValueError:
         return AdapterRef(name=name)
+    options = [part for part in rest.split(":") if part.lower().startswith("lbw=")]
+    try:
+        return replace(ref, by_block=BlockWeights.parse(options[0])) if options else ref
+    except LaurError:  # a preset, which only its program knows
+        return ref

@@ -29,6 +29,15 @@ class AdapterHash:
     """Of the file; AutoV2 is its first ten digits."""
     autov3: str | None = None
     """sha256 of a .safetensors file without its header, what A1111 calls a LoRA's hash; Civitai shows twelve digits."""
+    word: str | None = None
+    """Of a textual inversion: what prompts call it."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        values = asdict(self)
+        if self.word is None:
+            del values["word"]
+        return values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +65,8 @@ class Provenance:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
-        return {**asdict(self), "autov2": self.autov2}
+        adapters = tuple(adapter.to_dict() for adapter in self.adapters)
+        return {**asdict(self), "adapters": adapters, "autov2": self.autov2}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Provenance:
@@ -98,7 +108,8 @@ def make_embedded(recipe: Recipe, provenance: Provenance, pixels: np.ndarray) ->
             version=f"Laur {provenance.laur}",
             model=provenance.checkpoint,
             model_hash=provenance.autov2,
-            adapter_hashes={a.name: a.autov3 or a.sha256 for a in provenance.adapters},
+            adapter_hashes={a.name: a.autov3 or a.sha256 for a in provenance.adapters if a.word is None},
+            words={a.name: (a.word, a.sha256) for a in provenance.adapters if a.word is not None},
         ),
         record=json.dumps(record, separators=(",", ":")),
         software=f"Laur {provenance.laur}",
