@@ -31,6 +31,7 @@ from laur.cli.generate import EXAMPLES as GENERATE_EXAMPLES
 from laur.cli.generate import generate
 from laur.cli.inspect import EXAMPLES as INSPECT_EXAMPLES
 from laur.cli.inspect import inspect
+from laur.cli.keys import keys_app
 from laur.cli.models import models_app
 from laur.cli.options import FLAG
 from laur.cli.reproduce import EXAMPLES as REPRODUCE_EXAMPLES
@@ -38,6 +39,8 @@ from laur.cli.reproduce import reproduce
 from laur.cli.serve import SERVE_EXAMPLES, WORKER_EXAMPLES, serve, worker
 from laur.cli.styles import EXAMPLES as STYLES_EXAMPLES
 from laur.cli.styles import styles
+from laur.cli.top import EXAMPLES as TOP_EXAMPLES
+from laur.cli.top import top
 from laur.cli.train import train_app
 from laur.core.errors import LaurError
 
@@ -75,6 +78,8 @@ app.command(epilog=BATCH_EXAMPLES)(batch)
 app.command(epilog=EVALUATE_EXAMPLES)(evaluate)
 app.command(epilog=SERVE_EXAMPLES)(serve)
 app.command(epilog=WORKER_EXAMPLES)(worker)
+app.command(epilog=TOP_EXAMPLES)(top)
+app.add_typer(keys_app, name="keys")
 app.command()(doctor)
 app.command()(bench)
 
