@@ -60,7 +60,7 @@ class Running:
                 ]
             )
         webhooks = Webhooks(options.get("webhooks", Allowed.ANY), pause=0.05)
-        self.app = create_app(service, worker, webhooks=webhooks)
+        self.app = create_app(service, worker, webhooks=webhooks, access=options.get("access"))
         config = uvicorn.Config(self.app, port=self.port, log_level="warning", ws="none", timeout_graceful_shutdown=3)
         self._server = uvicorn.Server(config)
         await self._server.serve()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from laur.cli.console import say
+from laur.cli.console import say, warn
 from laur.cli.options import MACHINE, Dtype
 from laur.core.errors import MissingDependencyError
 from laur.core.recipe import DEFAULT_CHECKPOINT
@@ -22,13 +23,14 @@ SERVE_EXAMPLES = """[bold]Examples[/]
 
 laur serve
 
-laur serve --host 0.0.0.0 --port 8000 --redis redis://queue:6379/0 --store s3://pictures/laur"""
+laur serve --host 0.0.0.0 --keys keys.toml --redis redis://queue:6379/0 --store s3://pictures/laur"""
 WORKER_EXAMPLES = """[bold]Examples[/]
 
 laur worker --redis redis://queue:6379/0 --store s3://pictures/laur --device cuda
 
 laur worker --redis redis://queue:6379/0 --device cuda:0 --device cuda:1"""
 QUEUE = "Queue and results"
+ACCESS = "Access"
 
 Model = Annotated[str, typer.Option("-m", "--model", metavar="NAME", help="Of requests that name none.")]
 Serves = Annotated[
@@ -129,11 +131,13 @@ def serve(
         from laur.serve.http.app import create_app
         from laur.serve.http.webhooks import Allowed, Webhooks
 
-        return create_app(opened.service, crew, webhooks=Webhooks(Allowed(webhooks)), stop=stop)
+        return create_app(opened.service, crew, webhooks=Webhooks(Allowed(webhooks)), stop=stop, access=access)
 
     _announce(f"http://{host}:{port}  (Ctrl-C stops)", log_format)
     run(make, host, port, grace)
 
+    from laur.serve.access import Access
+    from laur.serve.access.keys import Keys
 
 def worker(
     *,
@@ -146,6 +150,9 @@ def worker(
     lease: Lease = 15.0,
     limit: Limit = 1000,
     host: Annotated[str, typer.Option(metavar="ADDRESS", help="Of probes and metrics.")] = "127.0.0.1",
+    access = Access(
+        keys=None if keys is None else Keys(keys), open_metrics=open_metrics, origins=tuple(map(_origin, cors or ()))
+    )
     port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="Of probes and metrics; 0: any.")] = 0,
     model: Model = DEFAULT_CHECKPOINT,
     also: Serves = None,
@@ -155,6 +162,8 @@ def worker(
     device: Devices = None,
     dtype: Dtype = None,
 ) -> None:
+    if keys is None and not _is_loopback(host):
+        warn(f"everybody who reaches {host} may draw and see any job whose id is known; --keys FILE asks for API keys")
     """Draw jobs from Redis until told to stop: SIGTERM finishes what is being drawn.
 
     /health/live, /health/ready and /metrics answer on --port. Workers and servers of one queue share --store,
@@ -221,3 +230,22 @@ def _require() -> None:
     for package in ("fastapi", "uvicorn", "prometheus_client", "fsspec"):
         if find_spec(package) is None:
             raise MissingDependencyError(f"serving needs {package}; install it with: pip install 'lcm-laur[serve]'")
+def _is_loopback(host: str) -> bool:
+    import ipaddress
+
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _origin(text: str) -> str:
+    """As browsers send it. Raises typer.BadParameter."""
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(text)
+    if text != "*" and (parts.scheme not in {"http", "https"} or not parts.netloc or parts.path.strip("/")):
+        raise typer.BadParameter(f"{text!r} is no origin; write https://app.example.com", param_hint="--cors")
+    return text.rstrip("/")
+
+

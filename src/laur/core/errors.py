@@ -17,6 +17,8 @@ server can show it as it is. Anything else that escapes is a bug and keeps its s
     ├── OutputError             a result that cannot be written: full disk, read-only folder
     ├── MissingDependencyError  an optional package that is not installed
     ├── BusyError               a queue that is full: come back in `retry_after` seconds
+    ├── LimitError              an API key has drawn what it may
+    ├── KeysError               a file of API keys that cannot be used
     ├── UnavailableError        a service that we stand on (Redis) does not answer
     └── NumericalError          a network gave NaN or infinity
 """
@@ -99,6 +101,24 @@ class BusyError(LaurError):
         super().__init__(message)
         self.retry_after = retry_after
         """Seconds after which room is likely."""
+
+
+class LimitError(LaurError):
+    """An API key has drawn what it may. HTTP answers 429 with Retry-After."""
+
+    http_status = 429
+    exit_code = 1
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = max(1, round(retry_after + 0.5))
+        """Seconds after which it may again."""
+
+
+class KeysError(LaurError):
+    """A file of API keys that cannot be read, or says what it cannot."""
+
+    http_status = 500
 
 
 class UnavailableError(LaurError):

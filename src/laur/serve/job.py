@@ -30,6 +30,11 @@ _TYPICAL_STEPS, _TYPICAL_SIDE = 4, 512
 """What an open recipe is taken to cost before any worker has filled it."""
 
 
+def is_tenant(name: object) -> bool:
+    """Whether something is a tenant's name."""
+    return isinstance(name, str) and _TENANT.fullmatch(name) is not None
+
+
 class State(StrEnum):
     """Where a job is."""
 

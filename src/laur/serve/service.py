@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import dataclasses
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import cast
 
-from laur.core.errors import BusyError, NotFoundError, RecipeError, ResourceError
+from laur.core.errors import LaurError, NotFoundError, RecipeError, ResourceError
 from laur.core.recipe import Recipe
 from laur.input.fit import other_side
 from laur.render import registry
+from laur.serve.access.allowance import Allowance
+from laur.serve.access.keys import Key
+from laur.serve.access.links import Links
+from laur.serve.access.own import OwnJobs
 from laur.serve.cache import Index, wish_key
+from laur.serve.fetching import Fetcher
 from laur.serve.inputs import PIXELS, Inputs, checked_deadline, mentioned
-from laur.serve.job import Job, Record, Result
+from laur.serve.job import Job, Record, Result, State
 from laur.serve.observe.logs import subject
 from laur.serve.observe.objective import Objective
 from laur.serve.observe.trace import OFF, Tracing
@@ -24,6 +32,8 @@ from laur.serve.worker.names import Names
 
 Gone = Callable[[], Awaitable[bool]]
 """Whether the client that waits has gone away."""
+DECODED = 2
+"""Pictures that are unpacked at a time; a large one takes some 200 MB."""
 STEP = 8
 """Of sides that are chosen for a picture."""
 LOOK = 1.0
@@ -62,17 +72,36 @@ class Service:
     """Cache hits and misses at submission."""
     tracing: Tracing = OFF
     objective: Objective = field(default_factory=Objective)
+    fetcher: Fetcher = field(default_factory=Fetcher)
+    """Of pictures by address."""
+    spend: Callable[[int, int], Awaitable[None]] | None = None
+    """Takes pictures and pixels from what the one who asks may draw. Raises LimitError."""
+    links: Links | None = None
+    """Signs the addresses of results, where they are not open to all."""
     inputs: Inputs = field(init=False)
     """Pictures that clients sent."""
+    decoding: asyncio.Semaphore = field(init=False, default_factory=lambda: asyncio.Semaphore(DECODED))
+    """Bounds how many pictures are unpacked at a time."""
 
     def __post_init__(self) -> None:
         self.inputs = Inputs(self.store, pixels=self.limits.input_pixels)
+
+    def of(self, key: Key, allowance: Allowance) -> Service:
+        """The same for the holder of a key: the jobs of its tenant, and what it may draw."""
+        view = copy.copy(self)
+        view.queue = cast("Queue", OwnJobs(self.queue, key.tenant))
+        view.spend = partial(allowance.spend, key)
+        return view
+
+    def link(self, url: str) -> str:
+        """The address of a result, as it is given to a client."""
+        return url if self.links is None else self.links.signed(url)
 
     async def submit(self, job: Job) -> Record:
         """Queue a job, or answer it at once where its result is known.
 
         Errors: RecipeError, ResourceError, NotFoundError (a model, an adapter, a format, a picture), BusyError,
-        UnavailableError, OutputError.
+        UnavailableError, OutputError, LimitError.
         """
         job = await self._with_pictures(job)
         self.check(job.recipe)
@@ -86,7 +115,17 @@ class Service:
             self.counts["hit"] += 1
             return await self.queue.remember(job, dataclasses.replace(result, cached=True))
         self.counts["miss"] += 1
-        return await self.queue.submit(job)
+        if self.spend is None:
+            return await self.queue.submit(job)
+        await self.spend(1, job.pixels)
+        try:
+            record = await self.queue.submit(job)
+        except LaurError:
+            await self.spend(-1, -job.pixels)
+            raise
+        if record.job is not job:  # known already: nothing more is drawn for it
+            await self.spend(-1, -job.pixels)
+        return record
 
     async def submit_all(self, jobs: Sequence[Job]) -> list[Record]:
         """All of them or none."""
@@ -96,8 +135,10 @@ class Service:
         for job in jobs:
             try:
                 records.append(await self.submit(job))
-            except BusyError:
-                await self.cancel([record.job.id for record in records])
+            except LaurError:
+                for record in await self.cancel([record.job.id for record in records]):
+                    if record.state is State.CANCELLED and self.spend is not None:
+                        await self.spend(-1, -record.job.pixels)
                 raise
         return records
 

@@ -9,12 +9,17 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from laur import __version__
 from laur.core.errors import UnavailableError
+from laur.serve.access import Access
+from laur.serve.access.allowance import open_allowance
+from laur.serve.access.links import Links
 from laur.serve.http import a1111, cog, health, jobs, metrics, openai, problem, replicate
 from laur.serve.http.body_limit import BodyLimit
+from laur.serve.http.gate import Gate
 from laur.serve.http.observed import Observed, Requests
 from laur.serve.http.webhooks import Webhooks
 from laur.serve.observe.trace import OFF, Tracing
@@ -33,6 +38,7 @@ def create_app(
     *,
     webhooks: Webhooks | None = None,
     stop: Callable[[], None] | None = None,
+    access: Access | None = None,
 ) -> FastAPI:
     """The HTTP server. With a `crew` it works too; `stop` is called when that ends by itself."""
     webhooks = webhooks or Webhooks()
@@ -41,7 +47,25 @@ def create_app(
     app.add_middleware(BodyLimit, limit=service.limits.body)
     for api in (jobs, openai, a1111, cog, replicate):
         app.include_router(api.router)
+    _guard(app, service, access or Access())
     return app
+
+
+def _guard(app: FastAPI, service: Service, access: Access) -> None:
+    """API keys, and before them what browsers ask first."""
+    if access.keys is not None:
+        keys = access.keys
+        allowance = app.state.allowance = open_allowance(service.queue)
+        service.links = Links(lambda: keys.secret, service.store.keep / 2)
+        app.add_middleware(Gate, keys=keys, allowance=allowance, links=service.links, open_metrics=access.open_metrics)
+    if access.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(access.origins),
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["ETag", "Location", "Retry-After", "X-Request-Id"],
+        )
 
 
 def create_worker_app(crew: Crew, *, stop: Callable[[], None] | None = None, tracing: Tracing = OFF) -> FastAPI:

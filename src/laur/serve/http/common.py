@@ -11,6 +11,7 @@ from fastapi import Depends, Header, Request
 from fastapi.responses import Response, StreamingResponse
 
 from laur.core.errors import LaurError
+from laur.serve.access.keys import Key
 from laur.serve.job import DEFAULT_TENANT, Result
 from laur.serve.service import Service
 
@@ -21,15 +22,19 @@ FOREVER = "public, max-age=31536000, immutable"
 
 
 def _service(request: Request) -> Service:
-    return request.app.state.service
+    service: Service = request.app.state.service
+    key: Key | None = getattr(request.state, "key", None)
+    return service if key is None else service.of(key, request.app.state.allowance)
 
 
 def _tenant(
+    request: Request,
     laur_tenant: Annotated[
         str | None, Header(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}$", description="Who shares fairly with whom.")
     ] = None,
 ) -> str:
-    return laur_tenant or DEFAULT_TENANT
+    key: Key | None = getattr(request.state, "key", None)
+    return key.tenant if key is not None else laur_tenant or DEFAULT_TENANT
 
 
 TheService = Annotated[Service, Depends(_service)]

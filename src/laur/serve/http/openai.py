@@ -167,7 +167,7 @@ def _unfinished(record: Record) -> Failure:
 async def _data(service: Service, record: Record, request: Request, as_url: bool) -> ImageData:
     assert record.result is not None
     if as_url:
-        return ImageData(url=str(request.url_for("file", key=record.result.key)))
+        return ImageData(url=service.link(str(request.url_for("file", key=record.result.key))))
     return ImageData(b64_json=base64.b64encode(await service.content(record.result)).decode())
 
 

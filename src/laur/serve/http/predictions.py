@@ -210,7 +210,7 @@ def _status(records: list[Record]) -> Status:
 async def _output(service: Service, record: Record, base: str, data: bool) -> str:
     assert record.result is not None
     if not data:
-        return f"{base}/v1/pictures/{record.result.key}"
+        return service.link(f"{base}/v1/pictures/{record.result.key}")
     content = await service.content(record.result)
     return f"data:{record.result.media_type};base64,{base64.b64encode(content).decode()}"
 
