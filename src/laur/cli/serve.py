@@ -99,6 +99,26 @@ def serve(
     webhooks: Annotated[
         str, typer.Option(metavar="WHICH", help="off, public (addresses outside private networks) or any.")
     ] = "off",
+    keys: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="LAUR_KEYS",
+            metavar="FILE",
+            help="API keys: without one of them nothing but the probes answers; see `laur keys`.",
+            rich_help_panel=ACCESS,
+        ),
+    ] = None,
+    open_metrics: Annotated[
+        bool, typer.Option("--open-metrics", help="/metrics answers without a key.", rich_help_panel=ACCESS)
+    ] = False,
+    cors: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORIGIN",
+            help="Web pages whose scripts may ask, as https://app.example.com; none by default.",
+            rich_help_panel=ACCESS,
+        ),
+    ] = None,
     grace: Grace = 25.0,
     objective: Annotated[
         float, typer.Option(metavar="PERCENT", min=0.0, max=100.0, help="Of jobs to be done, for the error budget.")
@@ -113,6 +133,8 @@ def serve(
     Without --redis this one process does it all, and what waits in it ends with it.
     """
     _require()
+    from laur.serve.access import Access
+    from laur.serve.access.keys import Keys
     from laur.serve.observe.objective import Objective
     from laur.serve.service import Limits
     from laur.serve.start import make_crew, parts, run
@@ -124,6 +146,9 @@ def serve(
         keep=keep, lease=lease, grace=grace, measure=measure, limits=Limits(pixels=max_size**2),
         log_format=log_format, objective=Objective(share=objective / 100),
     )  # fmt: skip
+    access = Access(
+        keys=None if keys is None else Keys(keys), open_metrics=open_metrics, origins=tuple(map(_origin, cors or ()))
+    )
     opened = parts(setup)
     crew = make_crew(setup, opened) if redis is None else None
 
@@ -133,11 +158,11 @@ def serve(
 
         return create_app(opened.service, crew, webhooks=Webhooks(Allowed(webhooks)), stop=stop, access=access)
 
+    if keys is None and not _is_loopback(host):
+        warn(f"everybody who reaches {host} may draw and see any job whose id is known; --keys FILE asks for API keys")
     _announce(f"http://{host}:{port}  (Ctrl-C stops)", log_format)
     run(make, host, port, grace)
 
-    from laur.serve.access import Access
-    from laur.serve.access.keys import Keys
 
 def worker(
     *,
@@ -150,9 +175,6 @@ def worker(
     lease: Lease = 15.0,
     limit: Limit = 1000,
     host: Annotated[str, typer.Option(metavar="ADDRESS", help="Of probes and metrics.")] = "127.0.0.1",
-    access = Access(
-        keys=None if keys is None else Keys(keys), open_metrics=open_metrics, origins=tuple(map(_origin, cors or ()))
-    )
     port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="Of probes and metrics; 0: any.")] = 0,
     model: Model = DEFAULT_CHECKPOINT,
     also: Serves = None,
@@ -162,8 +184,6 @@ def worker(
     device: Devices = None,
     dtype: Dtype = None,
 ) -> None:
-    if keys is None and not _is_loopback(host):
-        warn(f"everybody who reaches {host} may draw and see any job whose id is known; --keys FILE asks for API keys")
     """Draw jobs from Redis until told to stop: SIGTERM finishes what is being drawn.
 
     /health/live, /health/ready and /metrics answer on --port. Workers and servers of one queue share --store,
@@ -226,10 +246,6 @@ def _announce(text: str, log_format: LogFormat) -> None:
         say(text)
 
 
-def _require() -> None:
-    for package in ("fastapi", "uvicorn", "prometheus_client", "fsspec"):
-        if find_spec(package) is None:
-            raise MissingDependencyError(f"serving needs {package}; install it with: pip install 'lcm-laur[serve]'")
 def _is_loopback(host: str) -> bool:
     import ipaddress
 
@@ -249,3 +265,7 @@ def _origin(text: str) -> str:
     return text.rstrip("/")
 
 
+def _require() -> None:
+    for package in ("fastapi", "uvicorn", "prometheus_client", "fsspec", "python_multipart"):
+        if find_spec(package) is None:
+            raise MissingDependencyError(f"serving needs {package}; install it with: pip install 'lcm-laur[serve]'")
