@@ -33,6 +33,7 @@ async def test_good_and_bad_ends_are_told_apart(make_queue):
     stats = await queue.stats()
     assert (stats.good, stats.bad) == (4, 2)
     assert stats.counters["done"] == 4
+    assert stats.counters["faults"] == 2
     assert (stats.counters["failed"], stats.counters["cancelled"]) == (3, 1)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from laur.cli.console import console, stdout_is_terminal
+from laur.cli.options import FLAG
 from laur.core.errors import MissingDependencyError, UnavailableError
 
 if TYPE_CHECKING:
@@ -37,7 +38,9 @@ def top(
     ] = None,
     *,
     every: Annotated[float, typer.Option(metavar="SECONDS", min=0.2, max=3600.0, help="Between frames.")] = 2.0,
-    once: Annotated[bool, typer.Option("--once", help="One frame; so too where the output is no terminal.")] = False,
+    once: Annotated[
+        bool, typer.Option("--once", metavar=FLAG, help="One frame; so too where the output is no terminal.")
+    ] = False,
 ) -> None:
     """Show queue, workers, batches, times, caches and error budget of running servers; Ctrl-C ends it.
 

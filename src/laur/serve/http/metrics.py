@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 router = APIRouter(tags=["health"])
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 EVENTS = (
-    "submitted", "refused", "done", "failed", "cancelled", "retries", "leases_lost", "deadlines", "parked",
+    "submitted", "refused", "done", "failed", "faults", "cancelled", "retries", "leases_lost", "deadlines", "parked",
 )  # fmt: skip
 """What queues count; those that never happened are told as 0."""
 

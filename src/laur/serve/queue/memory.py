@@ -349,7 +349,7 @@ class MemoryQueue:
         slot.former, slot.token, slot.due = slot.token, None, None
         slot.change(state=state, finished=now, result=result, failure=failure)
         self._counters[state.value] += 1
-        self._hours.count(now, state, failure)
+        self._counters["faults"] += self._hours.count(now, state, failure)
         self._interval += 0.1 * (min(60.0, now - self._ended) - self._interval)
         self._ended = now
         self._tell(Ended(job=slot.record.job.id, state=state, result=result, failure=failure))

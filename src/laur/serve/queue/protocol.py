@@ -109,7 +109,8 @@ class Stats:
     by_pool: Mapping[str, int]
     """Waiting jobs of each pool."""
     counters: Mapping[str, int]
-    """Since the queue exists: submitted, refused, done, failed, cancelled, retries, leases_lost, deadlines …"""
+    """Since the queue exists: submitted, refused, done, failed, cancelled, retries, leases_lost, deadlines, parked, and
+    faults: what failed by no fault of the wish."""
     good: int = 0
     """Jobs of the last four weeks that were done …"""
     bad: int = 0

@@ -59,14 +59,15 @@ class Hours:
     def __init__(self) -> None:
         self._ends: dict[int, list[int]] = {}
 
-    def count(self, now: float, state: State, failure: Failure | None) -> None:
-        """Count an end, if it is one or the other."""
+    def count(self, now: float, state: State, failure: Failure | None) -> bool:
+        """Count an end, if it is one or the other; whether it was bad."""
         bad = state is State.FAILED and failure is not None and failure.status >= 500
         if not bad and state is not State.DONE:
-            return
+            return False
         self._ends.setdefault(int(now // HOUR), [0, 0])[bad] += 1
         for hour in [hour for hour in self._ends if not within(hour, now)]:
             del self._ends[hour]
+        return bad
 
     def good(self, now: float) -> int:
         """Jobs done."""

@@ -28,6 +28,7 @@ local function seen(worker) redis.call('ZADD', key('workers'), stamp, worker) en
 -- good and bad ends by the hour, see observe/objective.py
 local function ended_in_hour(state, failure)
   local bad = state == 'failed' and failure and cjson.decode(failure).status >= 500
+  if bad then count('faults') end
   if bad or state == 'done' then
     redis.call('HINCRBY', key('hours'), math.floor(now / 3600) .. (bad and ':bad' or ':good'), 1)
   end
