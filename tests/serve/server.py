@@ -43,6 +43,7 @@ class Running:
         store, index, names = Store(self._folder / "results"), open_index(queue, 600.0), Names()
         tracing = options.get("tracing", OFF)
         service = Service(queue, store, index, names, Limits(**options.get("limits", {})), tracing=tracing)
+        service.fetcher = options.get("fetcher", service.fetcher)
         worker = None
         if options.get("work", True):
             worker = Crew(

@@ -99,6 +99,9 @@ def serve(
     webhooks: Annotated[
         str, typer.Option(metavar="WHICH", help="off, public (addresses outside private networks) or any.")
     ] = "off",
+    image_urls: Annotated[
+        str, typer.Option(metavar="WHICH", help="Fetch pictures that requests give by address: off, public or any.")
+    ] = "off",
     keys: Annotated[
         Path | None,
         typer.Option(
@@ -139,11 +142,12 @@ def serve(
     from laur.serve.service import Limits
     from laur.serve.start import make_crew, parts, run
 
-    if webhooks not in {"off", "public", "any"}:
-        raise typer.BadParameter(f"{webhooks!r} is not off, public or any", param_hint="--webhooks")
+    for option, value in (("--webhooks", webhooks), ("--image-urls", image_urls)):
+        if value not in {"off", "public", "any"}:
+            raise typer.BadParameter(f"{value!r} is not off, public or any", param_hint=option)
     setup = _setup(
         model=model, also=also, device=device, dtype=dtype, redis=redis, store=store, namespace=namespace, limit=limit,
-        keep=keep, lease=lease, grace=grace, measure=measure, limits=Limits(pixels=max_size**2),
+        keep=keep, lease=lease, grace=grace, measure=measure, limits=Limits(pixels=max_size**2), image_urls=image_urls,
         log_format=log_format, objective=Objective(share=objective / 100),
     )  # fmt: skip
     access = Access(

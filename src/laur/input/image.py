@@ -99,12 +99,23 @@ def read_mask(source: PictureSource, limits: ReadLimits = ANYTHING, *, strokes: 
     a layer that was painted over the picture. Raises PictureError.
     """
     image = _eight_bits(_opened(source, limits))
-    if image.mode == "RGBA":
-        alpha = np.array(image)[:, :, 3]
-        if int(alpha.min()) < 255:
-            return InputPicture(alpha if strokes else 255 - alpha)
-        image = image.convert("RGB")
-    return InputPicture(np.array(image.convert("L")))
+    if (holes := _holes(image)) is not None:
+        return InputPicture(255 - holes if strokes else holes)
+    return InputPicture(np.array(image.convert("RGB").convert("L") if image.mode == "RGBA" else image.convert("L")))
+
+
+def read_holes(source: PictureSource, limits: ReadLimits = ANYTHING) -> InputPicture | None:
+    """How transparent a picture is, as a mask; None where it is nowhere more than half. Raises PictureError."""
+    holes = _holes(_eight_bits(_opened(source, limits)))
+    return None if holes is None or int(holes.max()) < 128 else InputPicture(holes)
+
+
+def _holes(image: Image) -> np.ndarray | None:
+    """(H, W) uint8, 255 where nothing is; None for what is opaque everywhere."""
+    if image.mode != "RGBA":
+        return None
+    alpha = np.array(image)[:, :, 3]
+    return 255 - alpha if int(alpha.min()) < 255 else None
 
 
 def _opened(source: PictureSource, limits: ReadLimits) -> Image:

@@ -19,7 +19,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from laur.core.errors import NotFoundError, PictureError, RecipeError
-from laur.input.image import InputPicture, ReadLimits, read_mask, read_picture
+from laur.input.image import InputPicture, ReadLimits, read_holes, read_mask, read_picture
 
 if TYPE_CHECKING:
     from laur.core.recipe import Recipe
@@ -71,6 +71,10 @@ class Inputs:
         if kind == "image":
             return read_picture(content, self._limits)
         return read_mask(content, self._limits, strokes=strokes)
+
+    def holes(self, content: bytes) -> InputPicture | None:
+        """Where a file's picture is transparent, as a mask; None where it is not. Raises PictureError."""
+        return read_holes(content, self._limits)
 
     def add(self, tenant: str, picture: InputPicture) -> str:
         """Keep a picture for a tenant; what its recipes name it by. Raises OutputError."""

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from laur.core.errors import UnavailableError
 from laur.core.recipe import DEFAULT_CHECKPOINT
+from laur.serve.addresses import Allowed
 from laur.serve.cache import open_index
+from laur.serve.fetching import Fetcher
 from laur.serve.observe.objective import Objective
 from laur.serve.observe.trace import Tracing, open_tracing
 from laur.serve.queue import Queue, QueueOptions, open_queue
@@ -53,6 +55,8 @@ class Setup:
     measure: bool = True
     """Whether caps of batches are measured where no profile of this device is kept."""
     webhooks: str = "off"
+    image_urls: str = "off"
+    """Pictures by address: off, public or any."""
     objective: Objective = field(default_factory=Objective)
     service_name: str = "laur-serve"
     """In traces."""
@@ -77,6 +81,7 @@ def parts(setup: Setup) -> Parts:
     index, names = open_index(queue, CACHED), Names(setup.checkpoint, setup.serves)
     tracing = open_tracing(setup.service_name)
     service = Service(queue, store, index, names, setup.limits, tracing=tracing, objective=setup.objective)
+    service.fetcher = Fetcher(allowed=Allowed(setup.image_urls), bytes=setup.limits.body)
     return Parts(queue, service, names, tracing)
 
 

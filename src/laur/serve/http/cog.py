@@ -18,6 +18,7 @@ from laur.core.errors import BusyError, NotFoundError, UnavailableError
 from laur.serve import events
 from laur.serve.http import health, predictions
 from laur.serve.http.common import Tenant, TheService
+from laur.serve.http.pictures import Pictures
 from laur.serve.http.predictions import ID, Prediction, PredictionBody
 from laur.serve.http.problem import problem, responses
 from laur.serve.http.webhooks import Webhooks
@@ -115,7 +116,8 @@ async def start(
     """Queue a prediction and see to its webhook; its id. Errors: those of `predictions.begin`, a webhook's."""
     webhooks: Webhooks = request.app.state.webhooks
     webhooks.check(body.webhook)
-    number = await predictions.begin(service, body, tenant=tenant, model=model, api=api)
+    pictures = Pictures(service, tenant, base_of(request))
+    number = await predictions.begin(service, body, pictures, model=model, api=api)
     if body.webhook is not None:
         wanted = ALL_EVENTS if body.webhook_events_filter is None else frozenset(body.webhook_events_filter)
         webhooks.start(

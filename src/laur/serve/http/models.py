@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from laur.core.recipe import PROMPT_LIMIT, SEED_LIMIT, SIZE_LIMIT, STEPS_LIMIT, AdapterRef, Recipe
+from laur.serve.http.pictures import Picture
 from laur.serve.job import HIGHEST, LOWEST, NORMAL, Record
 
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S")]
@@ -56,9 +57,9 @@ class RecipeBody(Strict):
     refiner: Name | None = None
     refiner_sha256: str | None = Field(None, min_length=1, max_length=64)
     refiner_start: float | None = Field(None, ge=0.01, le=0.99)
-    image: Content | None = None
+    image: Picture | None = None
     strength: float | None = Field(None, ge=0.0, le=1.0)
-    mask: Content | None = None
+    mask: Picture | None = None
     mask_blur: float | None = Field(None, ge=0.0, le=256.0)
     paste_back: bool | None = None
 

@@ -10,10 +10,11 @@ import asyncio
 import base64
 import time
 from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from laur.core.recipe import PROMPT_LIMIT, SEED_LIMIT, STEPS_LIMIT, Recipe
@@ -21,12 +22,22 @@ from laur.serve import events
 from laur.serve.http import wishes
 from laur.serve.http.common import Tenant, TheService, event_stream
 from laur.serve.http.models import AdapterBody
-from laur.serve.http.problem import of_failure, problem, responses
+from laur.serve.http.problem import of_failure, responses
 from laur.serve.job import Failure, Job, Record, State
 from laur.serve.service import Service
 
 router = APIRouter(prefix="/v1", tags=["openai"])
 STAND_INS = ("gpt-image", "chatgpt-image", "dall-e")
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """How an answer comes as events."""
+
+    kind: str
+    """What their names begin with."""
+    partial: int
+    """Previews of each picture, at most."""
 
 
 class ImageBody(BaseModel):
@@ -108,29 +119,28 @@ class ModelList(BaseModel):
 async def generate(body: ImageBody, service: TheService, tenant: Tenant, request: Request) -> Any:
     """Draw. With `stream` partial images come as server-sent events."""
     recipe = body.recipe(service)
-    partial = (body.partial_images or 0) if body.stream else 0
-    jobs = wishes.several(recipe, body.n or 1, tenant=tenant, format=body.output_format or "png", previews=partial > 0)
+    stream = Stream("image_generation", body.partial_images or 0) if body.stream else None
+    jobs = wishes.several(
+        recipe, body.n or 1, tenant=tenant, format=body.output_format or "png", previews=bool(stream and stream.partial)
+    )
+    return await draw(service, jobs, request, as_url=wants_url(body.response_format, body.model), stream=stream)
+
+
+async def draw(service: Service, jobs: list[Job], request: Request, *, as_url: bool, stream: Stream | None) -> Any:
+    """Queue jobs and answer with their pictures, or with events as they come."""
     await service.submit_all(jobs)
-    if body.stream:
-        return event_stream(_stream(service, jobs, partial))
+    if stream is not None:
+        return event_stream(_stream(service, jobs, stream))
     records = await service.finish([job.id for job in jobs], request.is_disconnected)
     if (failed := failure_of(records)) is not None:
         return failed
-    as_url = (body.response_format or ("url" if (body.model or "").startswith("dall-e") else "b64_json")) == "url"
     data = [await _data(service, record, request, as_url) for record in records]
     return Images(created=int(time.time()), data=data, output_format=jobs[0].format, size=_size(records[0]))
 
 
-@router.post("/images/edits", status_code=501, responses=responses(501))
-async def edit() -> Response:
-    """Not offered yet."""
-    return problem(501, "pictures to begin from are not taken over HTTP yet; use laur generate --image", "NotOffered")
-
-
-@router.post("/images/variations", status_code=501, responses=responses(501))
-async def variation() -> Response:
-    """Not offered yet."""
-    return problem(501, "pictures to begin from are not taken over HTTP yet; use laur generate --image", "NotOffered")
+def wants_url(response_format: str | None, model: str | None) -> bool:
+    """Whether pictures are given as links: as asked for, or as the model's name lets clients expect."""
+    return (response_format or ("url" if (model or "").startswith("dall-e") else "b64_json")) == "url"
 
 
 @router.get("/models", responses=responses())
@@ -176,26 +186,26 @@ def _size(record: Record) -> str:
     return f"{record.result.width}x{record.result.height}"
 
 
-async def _stream(service: Service, jobs: list[Job], partial: int) -> AsyncGenerator[tuple[str | None, Any]]:
-    """One picture after the other, each with at most `partial` previews; who stops listening cancels."""
+async def _stream(service: Service, jobs: list[Job], how: Stream) -> AsyncGenerator[tuple[str | None, Any]]:
+    """One picture after the other, each with its previews; who stops listening cancels."""
     done = False
     try:
         for job in jobs:
             sent = 0
             async for event in service.queue.watch(job.id):
-                if isinstance(event, events.Preview) and sent < partial:
+                if isinstance(event, events.Preview) and sent < how.partial:
                     values = {"partial_image_index": sent, "b64_json": base64.b64encode(event.data).decode()}
                     sent += 1
-                    yield _said("image_generation.partial_image", job, "jpeg", job.recipe, values)
+                    yield _said(f"{how.kind}.partial_image", job, "jpeg", job.recipe, values)
                 elif isinstance(event, events.Ended):
-                    yield await _end(service, job, event)
+                    yield await _end(service, job, event, how.kind)
         done = True
     finally:
         if not done:
             await service.cancel([job.id for job in jobs])
 
 
-async def _end(service: Service, job: Job, event: events.Ended) -> tuple[str | None, Any]:
+async def _end(service: Service, job: Job, event: events.Ended, kind: str) -> tuple[str | None, Any]:
     if event.result is None:
         failure = event.failure or Failure(kind="cancelled", message="the job was cancelled", status=409)
         error = {"message": failure.message, "type": failure.kind, "code": failure.kind, "param": None}
@@ -204,7 +214,7 @@ async def _end(service: Service, job: Job, event: events.Ended) -> tuple[str | N
     usage = {**tokens, "input_tokens_details": {"image_tokens": 0, "text_tokens": 0}}
     content = base64.b64encode(await service.content(event.result)).decode()
     values = {"b64_json": content, "usage": usage}
-    return _said("image_generation.completed", job, job.format, event.result.recipe, values)
+    return _said(f"{kind}.completed", job, job.format, event.result.recipe, values)
 
 
 def _said(kind: str, job: Job, format: str, recipe: Recipe, values: dict[str, Any]) -> tuple[str, dict[str, Any]]:

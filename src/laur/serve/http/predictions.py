@@ -18,6 +18,7 @@ from laur.core.errors import NotFoundError, RecipeError
 from laur.core.recipe import PROMPT_LIMIT, SEED_LIMIT, STEPS_LIMIT, Recipe
 from laur.serve.http import wishes
 from laur.serve.http.models import AdapterBody
+from laur.serve.http.pictures import Picture, Pictures
 from laur.serve.job import Record, Result, State
 from laur.serve.service import Service
 
@@ -44,10 +45,18 @@ class Input(BaseModel):
     style: str | None = Field(None, min_length=1, max_length=200, pattern=r"\S")
     adapters: list[AdapterBody] | None = Field(None, max_length=32)
     output_format: Literal["png", "jpg", "jpeg", "webp"] = "png"
+    image: Picture | None = Field(None, description="The picture to begin from.")
+    mask: Picture | None = Field(None, description="White, or transparent, where the picture is drawn anew.")
+    prompt_strength: float | None = Field(
+        None, ge=0.0, le=1.0, description="How much is drawn over the picture: 1 is everything."
+    )
+    strength: float | None = Field(None, ge=0.0, le=1.0, description="Another name of prompt_strength.")
 
     def recipe(self, checkpoint: str | None) -> Recipe:
         """Raises RecipeError."""
         adapters = None if self.adapters is None else tuple(entry.ref() for entry in self.adapters)
+        if self.prompt_strength is not None and self.strength not in {None, self.prompt_strength}:
+            raise RecipeError("prompt_strength and strength are one thing here and differ; leave one out")
         return Recipe(
             prompt=self.prompt,
             negative_prompt=self.negative_prompt,
@@ -60,6 +69,9 @@ class Input(BaseModel):
             style=self.style,
             adapters=adapters,
             checkpoint=checkpoint,
+            image=self.image,
+            mask=self.mask,
+            strength=self.strength if self.prompt_strength is None else self.prompt_strength,
         )
 
 
@@ -99,21 +111,22 @@ Output = Callable[[Result, bytes | None], str]
 """How a result is given: as a link, or with its bytes as a data URL."""
 
 
-async def begin(service: Service, body: PredictionBody, *, tenant: str, model: str | None, api: str) -> str:
-    """Queue a prediction's jobs; its id. Errors: those of `Service.submit_all`."""
+async def begin(service: Service, body: PredictionBody, pictures: Pictures, *, model: str | None, api: str) -> str:
+    """Queue a prediction's jobs; its id. Errors: those of `Pictures.settled` and `Service.submit_all`."""
     number = body.id or secrets.token_hex(13)
+    wish = body.input.model_copy(update=await pictures.settled(body.input.image, body.input.mask))
     note = {
         "api": api,
-        "count": body.input.num_outputs,
-        "input": body.input.model_dump(exclude_unset=True),
+        "count": wish.num_outputs,
+        "input": wish.model_dump(exclude_unset=True),
         "webhook": body.webhook,
     }
     jobs = wishes.several(
-        body.input.recipe(model),
-        body.input.num_outputs,
+        wish.recipe(model),
+        wish.num_outputs,
         id=number,
-        tenant=tenant,
-        format=FORMATS[body.input.output_format],
+        tenant=pictures.tenant,
+        format=FORMATS[wish.output_format],
         note=note,
     )
     await service.submit_all(jobs)

@@ -1,0 +1,112 @@
+"""Pictures in requests, however a client sends them, to what a Recipe names them by.
+
+As bytes, in base64, as a data URL, as an address where the operator allows that, as the link of a file that was
+uploaded here, or as sha256:HASH of one that was sent before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import Depends, Request
+from pydantic import Field
+
+from laur.core.errors import PictureError
+from laur.serve.http.common import Tenant, TheService
+from laur.serve.inputs import Kind
+
+if TYPE_CHECKING:
+    from laur.input.image import InputPicture
+    from laur.serve.service import Service
+
+Picture = Annotated[
+    str,
+    Field(
+        pattern=r"^(sha256:[0-9a-f]{64}$|data:|https?://)",
+        description="A data URL, the sha256:HASH or link of what was uploaded before, or an address if allowed here.",
+        json_schema_extra={"format": "uri"},
+    ),
+]
+_REF = re.compile(r"sha256:[0-9a-f]{64}")
+_DATA = re.compile(r"data:[^,]{0,200};base64,")
+_FILE = re.compile(r"/v1/files/([0-9a-f]{64})")
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """Takes the pictures of one request into the store."""
+
+    service: Service
+    tenant: str
+    base: str
+    """The address by which the client reached us."""
+
+    async def bytes_of(self, source: str, *, bare: bool = False) -> bytes:
+        """The file that a text stands for; with `bare` it may be base64 alone.
+
+        Errors: PictureError, RecipeError (an address that may not be called), NotFoundError, OutputError.
+        """
+        if source.startswith("data:"):
+            head = _DATA.match(source)
+            if head is None:
+                raise PictureError("a data URL of a picture is data:image/png;base64, and the file in base64")
+            return _decoded(source[head.end() :])
+        if source.startswith(("http://", "https://")):
+            own = _FILE.fullmatch(source.removeprefix(self.base)) if source.startswith(self.base) else None
+            if own is None:
+                return await self.service.fetcher.get(source)
+            return (await asyncio.to_thread(self.service.inputs.uploaded, self.tenant, own[1]))[0]
+        if not bare:
+            raise PictureError("a picture is a data URL, the sha256:HASH of one that was sent before, or a link")
+        return _decoded(source)
+
+    async def read(self, content: bytes, kind: Kind = "image", *, strokes: bool = False) -> InputPicture:
+        """A file's picture or mask; few at a time, as they are large once unpacked. Raises PictureError."""
+        async with self.service.decoding:
+            return await asyncio.to_thread(self.service.inputs.read, content, kind, strokes=strokes)
+
+    async def holes(self, content: bytes) -> InputPicture | None:
+        """Where a file's picture is transparent, as a mask. Raises PictureError."""
+        async with self.service.decoding:
+            return await asyncio.to_thread(self.service.inputs.holes, content)
+
+    async def keep(self, picture: InputPicture) -> str:
+        """What a Recipe names it by. Raises OutputError."""
+        async with self.service.decoding:
+            return await asyncio.to_thread(self.service.inputs.add, self.tenant, picture)
+
+    async def settle(self, source: str | bytes, kind: Kind = "image") -> str:
+        """From whatever was sent to what a Recipe names it by. Errors: those of `bytes_of` and `read`."""
+        if isinstance(source, str):
+            if _REF.fullmatch(source):
+                return source
+            source = await self.bytes_of(source)
+        return await self.keep(await self.read(source, kind))
+
+    async def settled(self, image: str | None, mask: str | None) -> dict[str, Any]:
+        """Fields of a Recipe from what a body's fields say."""
+        fields: dict[str, Any] = {}
+        if image is not None:
+            fields["image"] = await self.settle(image)
+        if mask is not None:
+            fields["mask"] = await self.settle(mask, "mask")
+        return fields
+
+
+def _pictures(service: TheService, tenant: Tenant, request: Request) -> Pictures:
+    return Pictures(service, tenant, str(request.base_url).rstrip("/"))
+
+
+ThePictures = Annotated[Pictures, Depends(_pictures)]
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise PictureError("the picture is not base64") from None
