@@ -3,6 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready-$(shell cat pyproject.toml constraints.txt 2>/dev/null | sha256sum | cut -c1-16)
+DEPLOY_READY := .venv-deploy/.ready-$(shell cat deploy/requirements.txt 2>/dev/null | sha256sum | cut -c1-16)
 
 .PHONY: demo styles test check check-deploy bench format setup clean
 
@@ -19,11 +20,15 @@ check: setup
 	$(BIN)/basedpyright
 
 # the deployment files' own tools need other versions than we do: they have an environment of their own
-check-deploy:
-	test -x .venv-deploy/bin/python || { $(PYTHON) -m venv .venv-deploy && \
-	  .venv-deploy/bin/python -m pip install -q --disable-pip-version-check 'skypilot[aws,kubernetes]==0.14.1' || \
-	  { rm -rf .venv-deploy; exit 1; }; }
+check-deploy: $(DEPLOY_READY)
 	.venv-deploy/bin/python scripts/check_deploy.py
+
+$(DEPLOY_READY):
+	test -x .venv-deploy/bin/python || $(PYTHON) -m venv .venv-deploy
+	.venv-deploy/bin/python -m pip install -q --disable-pip-version-check -r deploy/requirements.txt || \
+	  { rm -rf .venv-deploy; exit 1; }
+	rm -f .venv-deploy/.ready-*
+	touch $@
 
 format: setup
 	$(BIN)/ruff format .

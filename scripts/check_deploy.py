@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from deploy_checks import Check, RefusedError
+from deploy_checks.broken import check_refusals
+from deploy_checks.images import check_compose, check_docker
+from deploy_checks.kubernetes import check_kubernetes, find_kubectl
+from deploy_checks.launches import check_cloudformation, check_cog, check_skypilot
+
 ROOT = Path(__file__).resolve().parents[1]
+CHECKS: Sequence[Check] = (
+    check_docker,
+    check_compose,
+    check_kubernetes,
+    check_cloudformation,
+    check_cog,
+    check_skypilot,
+    lambda root: check_refusals(root, built=find_kubectl() is not None),
+)
 
 
-def check_skypilot(path: Path) -> str:
-    """Raises what SkyPilot's parser raises."""
-    import sky  # pyright: ignore[reportMissingImports] # only in .venv-deploy
-
-    task = sky.Task.from_yaml(str(path))
-    if not task.run or not task.resources:
-        raise ValueError(f"{path} has no command or no resources")
-    return f"{path.relative_to(ROOT)}: {len(task.resources)} kinds of machine"
-
-
-def main() -> int:
+def main(root: Path = ROOT) -> int:
     """Print a line for each file; 1 where one is refused."""
     failed = False
-    for path in sorted((ROOT / "deploy" / "skypilot").glob("*.yaml")):
+    for check in CHECKS:
         try:
-            print(check_skypilot(path))
-        except Exception as error:
+            for line in check(root):
+                print(line)
+        except RefusedError as error:
             failed = True
-            print(f"{path.relative_to(ROOT)}: {error}", file=sys.stderr)
+            print(f"REFUSED {error}", file=sys.stderr)
     return int(failed)
 
 
