@@ -1,6 +1,7 @@
 """`laur serve` and `laur worker` as processes, with the real engine and Redis between them."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -35,7 +36,7 @@ def test_api_and_worker_draw_over_redis_and_drain(start, redis_server):
     port, probes = free_port(), free_port()
     shared = ("--redis", redis_server.url, "--namespace", "commands")
     api = start("serve", "--port", str(port), *shared)
-    worker = start("worker", "--port", str(probes), *shared)
+    worker = start("worker", "--port", str(probes), "--device", "cpu", "--device", "cpu", *shared)
     with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=60.0) as http:
         for address in (f"http://127.0.0.1:{probes}", f"http://127.0.0.1:{port}"):
             _wait_for(f"{address}/health/ready", api, worker)
@@ -45,7 +46,10 @@ def test_api_and_worker_draw_over_redis_and_drain(start, redis_server):
         job = http.get(f"/v1/jobs/{said['id']}").json()
         found = read(http.get(job["result"]["url"]).content)
         assert (found.pixels.shape, found.recipe.seed, found.untouched) == ((64, 64, 3), 1, True)
-        assert 'laur_engine_steps_total{engine="0"} 4.0' in httpx2.get(f"http://127.0.0.1:{probes}/metrics").text
+        told = httpx2.get(f"http://127.0.0.1:{probes}/metrics").text
+        steps = re.findall(r'^laur_engine_steps_total{engine="([01])"} (\S+)', told, re.MULTILINE)
+        assert sorted(float(count) for _, count in steps) == [0.0, 4.0]
+        assert len(re.findall('^laur_engine_info{.*device="cpu"', told, re.MULTILINE)) == 2
     for process in (worker, api):
         process.send_signal(signal.SIGTERM)
         _, said = process.communicate(timeout=60)
