@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 import laur.models
 from laur.core.errors import NotFoundError, RecipeError
 from laur.core.recipe import Recipe
-from laur.pipeline.begun import feathered
+from laur.input.inpaint import feathered
 from laur.pipeline.engine import Engine
 from laur.pipeline.events import Progress
 from laur.pipeline.standard import StandardPipeline

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from laur.input.fit import filled_up, fit
+from laur.input.inpaint import HALF, feathered
 
 if TYPE_CHECKING:
     from laur.core.plan import Plan
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from laur.core.sampler.table import SamplerTable, StepCoefficients
     from laur.input.image import InputPicture
     from laur.pipeline.library import Library
-
-HALF = 128
-"""Masks count as white from here on, as in diffusers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,17 +90,3 @@ class Begun:
         full = filled_up(grey, wide * step, high * step) >= HALF
         cells = torch.from_numpy(full[::step, ::step].astype(np.float32))  # the first pixel of each, as in diffusers
         self._latent_mask = cells[None].to(self._clean.device)
-
-
-def feathered(mask: np.ndarray, radius: float) -> np.ndarray:
-    """(H, W) bool to how much of each pixel is drawn, float32: 0 outside the mask, rising to 1 within some `radius`
-    pixels inside it."""
-    hard = mask.astype(np.float32)
-    if radius <= 0:
-        return hard
-    from PIL import Image, ImageFilter
-
-    grey = Image.fromarray((hard * 255).astype(np.uint8))
-    soft = np.asarray(grey.filter(ImageFilter.GaussianBlur(radius / 2)), dtype=np.float32) / 255
-    # at a straight edge the blurred mask is one half: that becomes 0
-    return np.clip(2 * soft - 1, 0, 1) * hard
