@@ -83,6 +83,12 @@ class FakeEngine:
         self._active: dict[Ticket, int] = {}
         self._ended: list[Event] = []
         self._numbers = 0
+        self.told: tuple[str, ...] = ()
+
+    def notes(self, plan: Any) -> tuple[str, ...]:
+        if self.told == ("raise",):
+            raise RuntimeError("a fault")
+        return self.told
 
     def resolve(self, recipe: Recipe) -> Any:
         if recipe.prompt == "unplannable":

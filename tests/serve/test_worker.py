@@ -61,6 +61,20 @@ async def test_jobs_are_drawn_together_and_their_files_are_in_the_store(make_que
     assert max(map(len, engine.batches)) >= 4
 
 
+async def test_what_a_mix_says_once_it_is_read_is_among_the_results_warnings(make_queue, store):
+    queue, engine = make_queue(), FakeEngine(seconds=0.01)
+    engine.told = ("these adapters together change the weights",)
+    wish = job(recipe={"seed": 1})
+    await queue.submit(wish)
+    async with working(queue, store, engine):
+        assert (await queue.wait(wish.id, 20.0)).result.warnings == engine.told
+        engine.told = ("raise",)
+        other = job(recipe={"seed": 2})
+        await queue.submit(other)
+        record = await queue.wait(other.id, 20.0)
+        assert (record.state, record.result.warnings) == (State.DONE, ())
+
+
 async def test_progress_and_previews_reach_who_watches(make_queue, store):
     queue, engine = make_queue(), FakeEngine(seconds=0.02)
     wish = job(previews=True, recipe={"seed": 1})

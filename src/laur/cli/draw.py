@@ -143,7 +143,7 @@ class Drawing:
             model = order.recipe.checkpoint or DEFAULT_CHECKPOINT
             self._contest = Contest(judge(engine, model, order.recipe.prediction, order.scorer), order.best_of)
         jobs = plan(engine, order.recipe, order.count * order.best_of)
-        for text in dict.fromkeys(text for job in jobs for text in job.warnings):
+        for text in dict.fromkeys(text for job in jobs for text in (*job.warnings, *engine.notes(job.plan))):
             self.report.warnings.append(one_line(text))
             self.display.warn(text)
         load(engine, jobs[0])

@@ -10,7 +10,7 @@ and noise belongs to the picture.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from laur.core.errors import AdapterError, LaurError, NumericalError, ResourceError
@@ -23,6 +23,7 @@ from laur.pipeline.library import Library
 from laur.pipeline.regions import predict
 from laur.pipeline.resolve import Resolved, resolve
 from laur.pipeline.running import Running
+from laur.pipeline.sharing import is_enough, turns
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -52,9 +53,11 @@ class Engine:
         previews: bool = False,
         library: Library | None = None,
         budget: int | None = None,
+        free_rows: RowCap | None = None,
     ) -> None:
         """`checkpoint` and `prediction` stand in for recipes that leave theirs at the default.
 
+        `free_rows` is how many rows of a size take hardly longer than one, where it was measured.
         `budget` is in bytes: what adapters, text states and texts' keys and values may take, unless a `library` says.
 
         Errors: NotFoundError, CheckpointError.
@@ -65,7 +68,9 @@ class Engine:
         self.previews = previews
         self.library.checkpoint(checkpoint, prediction=prediction)
         on_cpu = self.library.placement.device.type == "cpu"
-        self._lanes = Lanes(row_pixels or (CPU_ROW_PIXELS if on_cpu else GPU_ROW_PIXELS))
+        if free_rows is None and not on_cpu:
+            free_rows = _free_on_gpus
+        self._lanes = Lanes(row_pixels or (CPU_ROW_PIXELS if on_cpu else GPU_ROW_PIXELS), free_rows)
         self._numbers = 0
         self._queue: list[Ticket] = []
         self._active: dict[Ticket, Running] = {}
@@ -81,10 +86,18 @@ class Engine:
             recipe = recipe.replace(prediction=self.prediction)
         return resolve(recipe, self.library)
 
-    def submit(self, plan: Plan, recipe: Recipe) -> Ticket:
-        """Queue a plan; it takes part from the next `step` on. `recipe` (filled) goes into the finished picture."""
+    def notes(self, plan: Plan) -> tuple[str, ...]:
+        """What to know of a plan once its adapters are read, which this waits for: whether their mix is too strong."""
+        return self.library.mixes.notes(plan)
+
+    def submit(self, plan: Plan, recipe: Recipe, owner: Hashable = None) -> Ticket:
+        """Queue a plan; it takes part from the next `step` on. `recipe` (filled) goes into the finished picture.
+
+        Several owners share the Engine, see `laur.pipeline.sharing`; their pictures may come some steps after the last
+        denoiser call.
+        """
         self._numbers += 1
-        ticket = Ticket(self._numbers, plan, recipe)
+        ticket = Ticket(self._numbers, plan, recipe, owner)
         self._queue.append(ticket)
         for stage in plan.stages:
             self.library.rows.prefetch(stage.checkpoint, stage.adapters)
@@ -101,7 +114,7 @@ class Engine:
 
     def replace(self, ticket: Ticket, plan: Plan, recipe: Recipe) -> Ticket:
         """Drop what a ticket was drawing and draw `plan` in its place (live drawing). Emits no `Cancelled`."""
-        fresh = Ticket(ticket.number, plan, recipe)
+        fresh = Ticket(ticket.number, plan, recipe, ticket.owner)
         if ticket in self._queue:
             self._queue[self._queue.index(ticket)] = fresh
         else:
@@ -120,10 +133,11 @@ class Engine:
         """Admit what was queued, run one denoiser call, decode what it finished. Returns what happened, in order."""
         events, self._ended = self._ended, []
         events += self._admit()
+        began = time.perf_counter()
         batch = self._lanes.pick(self._active.values())
         if batch:
             events += self._advance(batch)
-        return events
+        return events + self._decode(time.perf_counter() - began)
 
     def _admit(self) -> list[Event]:
         queued, self._queue = self._queue, []
@@ -199,18 +213,14 @@ class Engine:
         return ready, groups, events
 
     def _take(self, sound: list[tuple[Running, Tensor]], call: Call) -> list[Event]:
-        """Combine, step and record; then decode those that are through."""
+        """Combine, step and record."""
         events: list[Event] = []
-        finished: list[Running] = []
         for running, part in sound:
             try:
                 events.append(self._step(running, part, call))
             except LaurError as error:
                 events.append(self._fail(running, error))
-                continue
-            if running.finished:
-                finished.append(running)
-        return events + self._decode(finished)
+        return events
 
     def _step(self, running: Running, part: Tensor, call: Call) -> Progress:
         """One ticket's step, from its rows' predictions. LaurError where a hook fails or the next stage has a fault."""
@@ -239,9 +249,13 @@ class Engine:
         seen, plan = running.seen(x0), running.ticket.plan
         return Progress(running.ticket, running.steps_done, plan.steps, seen, rgb, call)
 
-    def _decode(self, finished: Sequence[Running]) -> list[Event]:
+    def _decode(self, call: float) -> list[Event]:
+        """Those that are through, for about as long as the step's call took."""
         events: list[Event] = []
-        for running in finished:
+        since = time.perf_counter()
+        for running in turns(running for running in self._active.values() if running.finished):
+            if events and is_enough(running, call, since):
+                break
             began = time.perf_counter()
             try:
                 picture = self._picture(running)
@@ -316,3 +330,8 @@ class Engine:
     def __repr__(self) -> str:
         place: Any = self.library.placement
         return f"Engine({self.checkpoint!r}, device={str(place.device)!r}, dtype={place.dtype_name!r})"
+
+
+def _free_on_gpus(pixels: int) -> int:
+    """What is assumed where nothing was measured: a quarter of a full call."""
+    return max(1, GPU_ROW_PIXELS // 4 // pixels)

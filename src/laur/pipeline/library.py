@@ -65,6 +65,7 @@ class Library:
         from laur.optimize.store import AdapterStore
         from laur.pipeline.encoders import Encoders
         from laur.pipeline.kept import Kept
+        from laur.pipeline.mixes import Mixes
         from laur.pipeline.row_adapters import RowAdapters
         from laur.pipeline.shelf import Shelf
         from laur.utils.budget import Budget
@@ -76,6 +77,7 @@ class Library:
         """What may be kept of adapters, text states, texts' keys and values, and networks not in use."""
         store = AdapterStore(self.budget, placement.device, placement.dtype)
         self.rows = RowAdapters(self, store, enabled=not plain if per_row is None else per_row)
+        self.mixes = Mixes(self)
         self._shelf = Shelf(self.budget)
         self._adapters = self._shelf.adapters
         self._encoders = Encoders(self, denoisers, self.budget)

@@ -112,7 +112,8 @@ class StandardPipeline:
         Errors: RecipeError and the other LaurErrors.
         """
         jobs = self.plan(prompt, n=n, seed=seed, **fields)
-        warnings = tuple(dict.fromkeys(text for job in jobs for text in job.warnings))
+        told = (text for job in jobs for text in (*job.warnings, *self.engine.notes(job.plan)))
+        warnings = tuple(dict.fromkeys(told))
         return Result(tuple(self.engine.pictures(jobs)), warnings)
 
 

@@ -59,6 +59,8 @@ class Drawn(Told):
     began: float | None = None
     """When decoding began."""
     ended: float = 0.0
+    notes: tuple[str, ...] = ()
+    """What else to know of it, beside what was known when it was planned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,6 +50,8 @@ class _Entry:
     """Was in a batch that broke: drawn alone from now on."""
     delayed: bool = False
     """Waits for its adapters to be read while others are drawn."""
+    notes: tuple[str, ...] = ()
+    """What its adapters say once they are read."""
 
 
 @dataclass(slots=True)
@@ -208,7 +210,16 @@ class EngineThread:
                 self.pulse.delayed += not entry.delayed
                 entry.delayed = True
                 continue
+            entry.notes = self._notes(engine, entry.resolved)
             entry.ticket = engine.submit(entry.resolved.plan, entry.resolved.recipe)
+
+    @staticmethod
+    def _notes(engine: Engine, resolved: Resolved) -> tuple[str, ...]:
+        try:
+            return engine.notes(resolved.plan)
+        except Exception as error:  # what is wrong with an adapter shows when it is drawn with
+            LOG.debug("nothing can be said of a mix: %s", error)
+            return ()
 
     def _forget(self, engine: Engine, id: str) -> list[Told]:
         entry = self._entries.pop(id, None)
@@ -237,12 +248,13 @@ class EngineThread:
             return []
         if isinstance(event, Progress):
             return [Stepped(id=job, progress=event)]
+        notes = self._entries[job].notes
         if isinstance(event, Done | Failed | Cancelled):
             del self._entries[job]
         if isinstance(event, Admitted) and event.began is not None:
             return [Prepared(id=job, began=event.began, ended=event.at, text=event.text)]
         if isinstance(event, Done):
-            return [Drawn(id=job, picture=event.picture, began=event.began, ended=event.at)]
+            return [Drawn(id=job, picture=event.picture, began=event.began, ended=event.at, notes=notes)]
         if isinstance(event, Failed):
             return [self._broke(job, event.error)]
         return []

@@ -149,12 +149,13 @@ class Way:
         assert held.file
         with held.journey.stage("store"):
             content = await asyncio.to_thread(self.store.put, held.file, content)
-        await self._done(held, content, cached=False)
+        await self._done(held, content, cached=False, notes=drawn.notes)
 
-    async def _done(self, held: Held, content: bytes, *, cached: bool) -> None:
+    async def _done(self, held: Held, content: bytes, *, cached: bool, notes: tuple[str, ...] = ()) -> None:
         assert held.planned and held.file
         job, planned = held.lease.job, held.planned
-        result = previews.describe(held.file, content, job, planned.recipe, planned.warnings, cached=cached)
+        warnings = (*planned.warnings, *notes)
+        result = previews.describe(held.file, content, job, planned.recipe, warnings, cached=cached)
         if (wish := wish_key(job)) is not None:
             await self._surely(lambda: self.index.put(wish, result))
         counts = await self._finish(held, result)

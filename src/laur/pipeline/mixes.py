@@ -1,0 +1,98 @@
+"""Whether adapters together stay in the range in which a model still draws."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from laur.core.errors import LaurError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+    from laur.core.plan import AdapterUse, Plan
+    from laur.optimize.strength import Strength
+    from laur.pipeline.library import Library
+
+Uses = tuple["AdapterUse", ...]
+LIMIT = 0.2
+"""`Strength.overall` beyond which `mini` loses what the prompt says; benchmarks/stacked_adapters.py draws the curve."""
+_REMEMBERED = 256
+"""Mixes whose strength is kept, a few kilobytes each."""
+
+
+class Mixes:
+    """Strengths of the sets of adapters that a Library drew with last."""
+
+    def __init__(self, library: Library) -> None:
+        self._library = library
+        self._found: OrderedDict[tuple[str, Uses], Strength] = OrderedDict()
+        self._norms: dict[tuple[str, str], float] = {}
+
+    def notes(self, plan: Plan) -> tuple[str, ...]:
+        """What to tell of a plan's mixes. Reads their adapters, where that has not been done."""
+        found: dict[str, None] = {}
+        for checkpoint, uses in dict.fromkeys(self._sets(plan)):
+            try:
+                strength = self.strength(checkpoint, uses)
+            except LaurError:  # a damaged file fails the picture, with a line of its own
+                continue
+            if strength.overall > LIMIT:
+                found[_told(strength)] = None
+        return tuple(found)
+
+    def strength(self, checkpoint: str, uses: Uses) -> Strength:
+        """Of adapters together, in the denoiser. Errors: AdapterError, MismatchError."""
+        key = (checkpoint, uses)
+        if key not in self._found:
+            self._found[key] = self._measure(checkpoint, uses)
+            while len(self._found) > _REMEMBERED:
+                self._found.popitem(last=False)
+        self._found.move_to_end(key)
+        return self._found[key]
+
+    def _sets(self, plan: Plan) -> Iterator[tuple[str, Uses]]:
+        """The mixes to look at: one adapter at no more than its own weight is what it was made to be."""
+        for stage in plan.stages:
+            for row in stage.rows:
+                uses = tuple(use for use in (*stage.adapters, *row.adapters) if self._counts(use))
+                if len(uses) > 1 or any(abs(use.weight) * _most(use) > 1 for use in uses):
+                    yield stage.checkpoint, uses
+
+    def _counts(self, use: AdapterUse) -> bool:
+        """An accelerator is part of what the model is."""
+        return bool(use.weight) and not self._library.by_content(use.sha256).recommends.accelerates
+
+    def _measure(self, checkpoint: str, uses: Uses) -> Strength:
+        from laur.optimize.strength import strength
+        from laur.pipeline.placing import of_components
+
+        unet = self._library.weights(checkpoint).unet()
+
+        def weight_of(layer: str) -> Tensor:
+            return unet.get_parameter(f"{layer.removeprefix('unet.')}.weight")
+
+        def norm_of(layer: str) -> float:
+            if (checkpoint, layer) not in self._norms:
+                self._norms[checkpoint, layer] = float(weight_of(layer).detach().float().norm())
+            return self._norms[checkpoint, layer]
+
+        terms = [term for use in uses for term in self._library.rows.terms(checkpoint, use)]
+        own = [(of_components(deltas, {"unet"}), weight) for deltas, weight in terms]
+        layers = sum(name.startswith("unet.") for name in self._library.layers(checkpoint))
+        return strength(own, weight_of, norm_of, layers=layers, device=self._library.placement.device)
+
+
+def _most(use: AdapterUse) -> float:
+    return max([1.0, *(abs(factor) for _, factor in use.by_block or ())])
+
+
+def _told(strength: Strength) -> str:
+    [(worst, most)] = strength.most()
+    return (
+        f"these adapters together change the weights by {strength.overall:.2f} of their size (most: {most:.2g} in "
+        f"{worst}), and beyond {LIMIT:g} pictures lose what the prompt says; "
+        f"{LIMIT / strength.overall:.1g} times their weights stays within"
+    )
