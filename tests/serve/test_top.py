@@ -41,7 +41,7 @@ def test_one_frame(server, capsys):
     assert run(["top", server.url.removeprefix("http://"), "--once", "--every", "0.2"]) == 0
     said = capsys.readouterr().out
     facts = dict(line.split(maxsplit=1) for line in said.splitlines() if line)
-    assert facts["queue"].startswith("0 waiting, 0 running, oldest 0.0 s, 0 parked; 1 workers")
+    assert facts["queue"].startswith("0 waiting, 0 running, oldest 0.0 s, 0 parked; 1 worker")
     assert facts["pictures"].endswith("5 done, 1 failed, 0 refused")
     assert re.search(r"p50 \d+\.\d m?s, p95", facts["pictures"])
     assert re.search(r"^\d+\.\d ms mean.*; 1\.0 rows a step, batches 12 % full", facts["steps"])

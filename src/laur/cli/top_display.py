@@ -50,7 +50,8 @@ def _queue(now: Group) -> str:
         int(most(now, f"laur_queue_{name}") or 0) for name in ("waiting", "running", "parked", "workers")
     )
     oldest = most(now, "laur_queue_oldest_seconds") or 0.0
-    return f"{waiting} waiting, {running} running, oldest {oldest:.1f} s, {parked} parked; {workers} workers"
+    people = f"{workers} worker{'s' * (workers != 1)}"
+    return f"{waiting} waiting, {running} running, oldest {oldest:.1f} s, {parked} parked; {people}"
 
 
 def _pictures(now: Group, before: Group) -> str:

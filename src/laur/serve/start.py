@@ -109,6 +109,7 @@ def make_worker(setup: Setup, opened: Parts) -> Worker:
         engine = open_engine(setup, cap, opened.names)
         native = engine.library.checkpoint(setup.checkpoint).native_size
         worker.hand.usual = (native // LATENT) ** 2
+        warm_up(engine)
         return engine
 
     worker = Worker(
@@ -194,7 +195,14 @@ def open_engine(setup: Setup, cap: Cap, names: Names) -> Engine:
     if profile is None:
         return Engine(setup.checkpoint, library=engine.library)
     cap.rows = profile.rows
-    return Engine(setup.checkpoint, library=engine.library, row_pixels=profile.rows)
+    return Engine(setup.checkpoint, library=engine.library, row_pixels=profile.rows, free_rows=profile.free)
+
+
+def warm_up(engine: Engine) -> None:
+    """Draw a small picture: weights are read and placed before a worker says that it is ready. Errors: the Engine's."""
+    from laur.core.recipe import Recipe
+
+    engine.run([Recipe(prompt="a first picture", seed=0, steps=1, width=64, height=64)])
 
 
 def _profile_path(engine: Engine) -> Path:

@@ -47,11 +47,11 @@ def assemble(source: Source, component: str, dtype: torch.dtype | None = None) -
     `dtype` None keeps the weights as stored, 8-bit ones as bfloat16. Raises CheckpointError where weights are missing,
     left over or of another shape than the config says.
     """
-    from accelerate import init_empty_weights
+    from laur.utils.empty_weights import EmptyWeights
 
     make = _maker(source.class_name(component), source.config(component))
     try:
-        with init_empty_weights():
+        with EmptyWeights():
             module = make()
     except (TypeError, ValueError, KeyError, IndexError, ZeroDivisionError, RuntimeError) as error:
         reason = " ".join(str(error).split())
