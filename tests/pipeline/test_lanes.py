@@ -9,9 +9,13 @@ import torch
 from laur.pipeline.lanes import TURNS_PER_DENOISER, Lanes
 
 
-def running(lane: str, rows: int = 1, side: int = 32, denoiser: str = "plain") -> Any:
+def running(lane: str, rows: int = 1, side: int = 32, denoiser: str = "plain", owner: str | None = None) -> Any:
     return SimpleNamespace(
-        lane=("base", denoiser, lane), latent=torch.zeros(4, side, side), stage=SimpleNamespace(rows=[None] * rows)
+        lane=("base", denoiser, lane),
+        latent=torch.zeros(4, side, side),
+        stage=SimpleNamespace(rows=[None] * rows),
+        finished=False,
+        ticket=SimpleNamespace(owner=owner),
     )
 
 
@@ -78,3 +82,33 @@ def test_caps_may_be_measured_for_each_size() -> None:
     assert len(lanes.pick([running("a") for _ in range(20)])) == 6
     assert len(lanes.pick([running("b", side=64) for _ in range(20)])) == 3
     assert len(lanes.pick([running("c", rows=2) for _ in range(20)])) == 3
+
+
+def test_beside_a_flood_a_call_has_as_many_rows_of_each() -> None:
+    flood = [running("a", owner="flood") for _ in range(20)]
+    lone, pair = running("a", owner="lone"), [running("a", owner="pair") for _ in range(2)]
+    assert len(Lanes(10**6).pick(flood)) == 20
+    assert Lanes(10**6).pick([*flood, lone]) == [flood[0], lone]
+    assert Lanes(10**6).pick([*flood, *pair]) == [*flood[:2], *pair]
+    assert Lanes(10**6).pick([*flood, lone, *pair]) == [flood[0], lone, pair[0]]
+
+
+def test_in_other_lanes_too() -> None:
+    lanes, flood = Lanes(10**6), [running("a", owner="flood") for _ in range(20)]
+    lone = running("b", owner="lone")
+    assert sorted(len(lanes.pick([*flood, lone])) for _ in range(2)) == [1, 1]
+    assert len(Lanes(10**6).pick([*flood, running("a", rows=2, owner="guided")])) == 3
+
+
+def test_rows_that_cost_next_to_nothing_are_filled() -> None:
+    flood, lone = [running("a", owner="flood") for _ in range(20)], running("a", owner="lone")
+    assert len(Lanes(10**6, lambda pixels: 8).pick([*flood, lone])) == 5  # four of the flood, and the one
+    assert len(Lanes(lambda pixels: 4, lambda pixels: 8).pick([*flood, lone])) == 4
+
+
+def test_an_owner_that_is_always_behind_is_served() -> None:
+    """Others that keep coming with one picture each do not keep the oldest from its rows."""
+    old, lanes = [running("a", owner="old") for _ in range(3)], Lanes(lambda pixels: 4)
+    for turn in range(5):
+        others = [running("a", owner=f"{turn} {number}") for number in range(10)]
+        assert old[0] in lanes.pick([*old, *others])

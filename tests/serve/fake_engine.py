@@ -109,7 +109,7 @@ class FakeEngine:
         plan = SimpleNamespace(key=filled.hash, steps=filled.steps, stages=stages)
         return SimpleNamespace(plan=plan, recipe=filled, warnings=(), pictures=pictures)
 
-    def submit(self, plan: Any, recipe: Recipe) -> Ticket:
+    def submit(self, plan: Any, recipe: Recipe, owner: object = None) -> Ticket:
         self._numbers += 1
         ticket = Ticket(self._numbers, plan, recipe)
         self._queue.append(ticket)

@@ -41,7 +41,7 @@ class Device:
 def caps(device, *sides):
     profile = measure(device, sides, clock=device.clock)
     assert device.active == []
-    return dict(profile.caps)
+    return {pixels: rows for pixels, rows, _ in profile.caps}
 
 
 def test_rows_that_cost_nothing_more_are_taken_together():
@@ -72,16 +72,23 @@ def test_what_does_not_fit_is_left_out_but_something_must():
 
 
 def test_between_and_beyond_measured_sizes_rows_go_by_pixels():
-    profile = Profile(((256, 16), (1024, 4), (4096, 1)))
+    profile = Profile(((256, 16, 8), (1024, 4, 2), (4096, 1, 1)))
     assert [profile.rows(pixels) for pixels in (64, 256, 512, 1024, 2048, 4096, 10**6)] == [32, 16, 8, 4, 2, 1, 1]
 
 
+def test_rows_that_take_hardly_longer_than_one_are_known():
+    profile = measure(device := Device(lambda rows, pixels: 0.1 + 0.01 * rows), [256], clock=device.clock)
+    assert profile.caps == ((32 * 32, 32, 2),)
+    assert [Profile(((256, 16, 8), (1024, 4, 1))).free(pixels) for pixels in (256, 512, 1024, 4096)] == [8, 4, 1, 1]
+
+
 def test_lanes_take_the_measured_cap():
-    lanes = Lanes(Profile(((256, 5), (1024, 2))).rows)
+    lanes = Lanes(Profile(((256, 5, 1), (1024, 2, 1))).rows)
 
     def lane(name, side):
         latent = SimpleNamespace(shape=(4, side, side))
-        return [SimpleNamespace(lane=("b", "", name), latent=latent, stage=SimpleNamespace(rows=[0])) for _ in range(9)]
+        known = {"stage": SimpleNamespace(rows=[0]), "finished": False, "ticket": SimpleNamespace(owner=None)}
+        return [SimpleNamespace(lane=("b", "", name), latent=latent, **known) for _ in range(9)]
 
     small, large = lane("small", 16), lane("large", 32)
     assert {len(lanes.pick(small)), len(lanes.pick(large))} == {5, 2}
@@ -90,9 +97,9 @@ def test_lanes_take_the_measured_cap():
 def test_it_is_kept_and_a_damaged_one_is_measured_anew(tmp_path):
     path = tmp_path / "deep" / "p.json"
     assert Profile.read(path) is None
-    profile = Profile(((256, 16), (1024, 4)))
+    profile = Profile(((256, 16, 8), (1024, 4, 1)))
     profile.save(path)
     assert Profile.read(path) == profile
-    for text in ("", "{}", "[]", "[[0, 1]]", "[[1]]", '[["a", 1]]'):
+    for text in ("", "{}", "[]", "[[0, 1, 1]]", "[[1]]", "[[256, 16]]", '[["a", 1]]'):
         path.write_text(text)
         assert Profile.read(path) is None

@@ -264,6 +264,19 @@ async def test_workers_take_what_they_can_hold(make_queue):
     assert await take(queue, 3) == ["xl"]
 
 
+async def test_jobs_of_some_tenants_can_be_left(make_queue):
+    """A worker with its hands full of one tenant's jobs takes those of others, however many of the first wait."""
+    queue = make_queue()
+    flood = [f"flood{number}" for number in range(6)]
+    for tenant in flood:
+        await queue.submit(job(tenant, tenant=tenant))
+    assert await take(queue, 1, without=frozenset({*flood, "other"})) == []
+    await queue.submit(job("lone", tenant="lone"))
+    assert await take(queue, 2, without=frozenset(flood)) == ["lone"]
+    assert await take(queue, 1, without=frozenset(flood[:5])) == ["flood5"]
+    assert len(await take(queue, 9)) == 5
+
+
 async def test_workers_prefer_what_they_hold_but_starve_nobody(make_queue):
     queue = make_queue(patience=0.3)
     await queue.submit(job("cold", tenant="a", recipe={"checkpoint": "other"}))

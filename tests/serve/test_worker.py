@@ -75,6 +75,24 @@ async def test_what_a_mix_says_once_it_is_read_is_among_the_results_warnings(mak
         assert (record.state, record.result.warnings) == (State.DONE, ())
 
 
+async def test_hands_full_of_one_tenants_jobs_still_take_anothers(make_queue, store):
+    queue, engine = make_queue(), FakeEngine()
+    engine.gate.clear()
+    async with working(queue, store, engine) as worker:
+        for number in range(20):
+            await queue.submit(job("flood", tenant="flood", id=f"f{number}", recipe={"seed": number}))
+        while worker.hand.room():
+            await asyncio.sleep(0.01)
+        full = len(worker.hand)
+        await queue.submit(job("lone", tenant="lone", id="lone", recipe={"seed": 1}))
+        while "lone" not in worker.hand.jobs:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)
+        assert len(worker.hand) == full + 1
+        engine.gate.set()
+        assert (await queue.wait("lone", 20.0)).state is State.DONE
+
+
 async def test_progress_and_previews_reach_who_watches(make_queue, store):
     queue, engine = make_queue(), FakeEngine(seconds=0.02)
     wish = job(previews=True, recipe={"seed": 1})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,8 @@ class Ticket:
     """Counts up from 1 in each Engine."""
     plan: Plan = field(repr=False)
     recipe: Recipe = field(repr=False)
+    owner: Hashable = None
+    """Who shares the Engine with whom, see `laur.pipeline.sharing`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping
 
 from laur.pipeline.running import Lane, Running
+from laur.pipeline.sharing import fill, most_each
 
 RowCap = Callable[[int], int]
 """From the latent pixels of a row to the most rows that one denoiser call may have."""
@@ -24,9 +25,10 @@ Merging another set of adapters costs several steps' time: to change at every st
 class Lanes:
     """Turn-taking over lanes, and the cap on rows of one call."""
 
-    def __init__(self, row_pixels: int | RowCap) -> None:
+    def __init__(self, row_pixels: int | RowCap, free: RowCap | None = None) -> None:
         """`row_pixels` bounds rows · latent height · latent width of one denoiser call, or is the cap for each size, as
-        it was measured on a device; one ticket always fits."""
+        it was measured on a device; one ticket always fits. `free` is how many rows take hardly longer than one."""
+        self._free: RowCap = free or (lambda pixels: 1)
         self._cap: RowCap = row_pixels if callable(row_pixels) else lambda pixels: row_pixels // pixels
         self._deficits: OrderedDict[Lane, int] = OrderedDict()
         """Of each lane, in the order of their turns: what it may still spend, in rows · latent pixels."""
@@ -37,6 +39,8 @@ class Lanes:
         """The tickets of the next denoiser call, oldest first within the lane."""
         lanes: OrderedDict[Lane, list[Running]] = OrderedDict()
         for running in active:
+            if running.finished:
+                continue
             lanes.setdefault(running.lane, []).append(running)
         if not lanes:
             return []
@@ -44,7 +48,8 @@ class Lanes:
             del self._deficits[gone]
         for new in lanes:
             self._deficits.setdefault(new, 0)
-        batches = {key: self._fill(lane) for key, lane in lanes.items()}
+        most = most_each(running for lane in lanes.values() for running in lane)
+        batches = {key: self._fill(lane, most) for key, lane in lanes.items()}
         # a call that is not full costs more than its rows: it is charged as the smallest full one
         least = min(self._full(lane[0]) for lane in lanes.values())
         return batches[self._next({key: max(least, sum(map(_pixels, batch))) for key, batch in batches.items()})]
@@ -84,16 +89,12 @@ class Lanes:
         """What a full call of its lane costs."""
         return self.cap(running) * (_pixels(running) // len(running.stage.rows))
 
-    def _fill(self, lane: list[Running]) -> list[Running]:
-        chosen, rows = [lane[0]], len(lane[0].stage.rows)
-        cap = self._cap(_pixels(lane[0]) // rows)
-        for running in lane[1:]:
-            rows += len(running.stage.rows)
-            if rows > cap:
-                break
-            chosen.append(running)
-        # first come, first finished: those left out follow as the older ones leave
-        return chosen
+    def _fill(self, lane: list[Running], most: int | None) -> list[Running]:
+        pixels = _pixels(lane[0]) // len(lane[0].stage.rows)
+        if most is not None:
+            owners = len({running.ticket.owner for running in lane})
+            most = max(most, self._free(pixels) // owners)
+        return fill(lane, self._cap(pixels), most)
 
 
 def _pixels(running: Running) -> int:

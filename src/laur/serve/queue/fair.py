@@ -105,7 +105,8 @@ class Backlog:
     def _candidates(self, card: WorkerCard) -> Iterator[_Candidate]:
         for pool, tenants in self._pools.items():
             if card.takes(pool):
-                least = sorted(tenants, key=lambda tenant: self._times[tenant])[:LOOK_TENANTS]
+                wanted = (tenant for tenant in tenants if tenant not in card.without)
+                least = sorted(wanted, key=lambda tenant: self._times[tenant])[:LOOK_TENANTS]
                 yield from (_Candidate(self._times[tenant], tenants[tenant]) for tenant in least)
 
     def _choose(self, card: WorkerCard, candidates: list[_Candidate], now: float) -> Waiting:

@@ -72,6 +72,9 @@ class WorkerCard:
     adapters: frozenset[str] = frozenset()
     """`short_hash` of the adapters that are resident: preferred."""
 
+    without: frozenset[str] = frozenset()
+    """Tenants whose jobs are not wanted now."""
+
     def takes(self, pool: str) -> bool:
         """Whether jobs of this pool can be drawn here."""
         checkpoint, _, size = pool.rpartition(".")

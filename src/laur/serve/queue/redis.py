@@ -219,6 +219,7 @@ def _told(card: WorkerCard) -> dict[str, Any]:
         "size_class": card.size_class,
         "holds": sorted(card.holds),
         "adapters": sorted(card.adapters),
+        "without": sorted(card.without),
     }
 
 

@@ -54,12 +54,21 @@ class Hand:
         rows = 2 if job.recipe.guidance is not None and job.recipe.guidance > 1 else 1
         return rows / max(1, self.cap(max(1, job.pixels // LATENT**2)))
 
-    def room(self) -> int:
-        """Jobs that may be taken now."""
+    def room(self, beyond: float = 0.0) -> int:
+        """Jobs that may be taken now, `beyond` full batches above the limit."""
         if any(held.solo for held in self.jobs.values()):
             return 0
-        left = self.limit - sum(held.load for held in self.jobs.values() if not held.following)
+        left = self.limit + beyond - sum(held.load for held in self.jobs.values() if not held.following)
         return max(1, math.ceil(left * max(1, self.cap(self.usual)) - 1e-9)) if left > 1e-9 else 0
+
+    def crowd(self) -> frozenset[str]:
+        """Tenants who have their share of the room in hand already, so that it is others' turn."""
+        loads: dict[str, float] = {}
+        for held in self.jobs.values():
+            if not held.following:
+                tenant = held.lease.job.tenant
+                loads[tenant] = loads.get(tenant, 0.0) + held.load
+        return frozenset(tenant for tenant, load in loads.items() if load >= self.limit / (len(loads) + 1) - 1e-9)
 
     def alone(self, held: Held) -> bool:
         """Whether no other job is in the way of one that must be drawn alone; of several such the first goes first."""

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 GAIN = 1.05
 """How much more a batch of double size must draw in a second to be worth its longer steps."""
+HARDLY = 1.25
+"""Times as long as a call of one row that a call may take whose rows count as free."""
 LONGEST = 2.0
 """Seconds of one call beyond which nobody should have to wait for the next admission."""
 ROWS = (1, 2, 4, 8, 16, 32)
@@ -31,14 +33,18 @@ ROWS = (1, 2, 4, 8, 16, 32)
 class Profile:
     """Caps by size."""
 
-    caps: tuple[tuple[int, int], ...]
-    """(latent pixels of a row, rows), by size."""
+    caps: tuple[tuple[int, int, int], ...]
+    """(latent pixels of a row, rows of a full call, rows that take hardly longer than one), by size."""
 
     def rows(self, pixels: int) -> int:
         """The cap for rows of so many latent pixels; between and beyond the measured sizes in proportion."""
-        smaller = [cap for cap in self.caps if cap[0] <= pixels]
-        known, rows = smaller[-1] if smaller else self.caps[0]
+        known, rows, _ = self._nearest(pixels)
         return max(1, min(ROWS[-1], rows * known // pixels))
+
+    def free(self, pixels: int) -> int:
+        """How many rows of so many latent pixels take hardly longer than one."""
+        known, _, free = self._nearest(pixels)
+        return max(1, min(ROWS[-1], free * known // pixels))
 
     def save(self, path: Path) -> None:
         """Keep it for the next start."""
@@ -51,10 +57,15 @@ class Profile:
     def read(cls, path: Path) -> Profile | None:
         """What was kept, if it can be read."""
         try:
-            caps = tuple((int(pixels), int(rows)) for pixels, rows in json.loads(path.read_text("utf-8")))
+            found = json.loads(path.read_text("utf-8"))
+            caps = tuple((int(pixels), int(rows), int(free)) for pixels, rows, free in found)
         except (OSError, ValueError, TypeError):
             return None
-        return cls(caps) if caps and all(pixels > 0 and rows > 0 for pixels, rows in caps) else None
+        return cls(caps) if caps and all(min(cap) > 0 for cap in caps) else None
+
+    def _nearest(self, pixels: int) -> tuple[int, int, int]:
+        smaller = [cap for cap in self.caps if cap[0] <= pixels]
+        return smaller[-1] if smaller else self.caps[0]
 
 
 def measure(engine: Engine, sides: Sequence[int], *, clock: Callable[[], float] = time.perf_counter) -> Profile:
@@ -62,28 +73,30 @@ def measure(engine: Engine, sides: Sequence[int], *, clock: Callable[[], float] 
 
     Errors: those of resolving; a size that does not fit is left out.
     """
-    caps: list[tuple[int, int]] = []
+    caps: list[tuple[int, int, int]] = []
     for side in sorted(sides):
         try:
-            pixels, rows = _cap(engine, side, clock)
+            caps.append(_cap(engine, side, clock))
         except LaurError:
             if not caps:
                 raise
             break
-        caps.append((pixels, rows))
     return Profile(tuple(caps))
 
 
-def _cap(engine: Engine, side: int, clock: Callable[[], float]) -> tuple[int, int]:
-    best, speed, pixels = 1, 0.0, 1
+def _cap(engine: Engine, side: int, clock: Callable[[], float]) -> tuple[int, int, int]:
+    best, free, speed, pixels, alone = 1, 1, 0.0, 1, 0.0
     for rows in ROWS:
         pixels, seconds = _time(engine, side, rows, clock)
+        alone = alone or seconds
+        if seconds <= HARDLY * alone:
+            free = rows
         if rows / seconds < speed * GAIN:
             break
         best, speed = rows, rows / seconds
         if 2 * seconds > LONGEST:
             break
-    return pixels, best
+    return pixels, best, free
 
 
 def _time(engine: Engine, side: int, rows: int, clock: Callable[[], float]) -> tuple[int, float]:

@@ -50,6 +50,8 @@ class _Entry:
     """Was in a batch that broke: drawn alone from now on."""
     delayed: bool = False
     """Waits for its adapters to be read while others are drawn."""
+    owner: str | None = None
+    """Whose it is."""
     notes: tuple[str, ...] = ()
     """What its adapters say once they are read."""
 
@@ -118,9 +120,17 @@ class EngineThread:
         """Whether the thread runs."""
         return self._thread.is_alive()
 
-    def plan(self, id: str, recipe: Recipe, *, previews: bool = False, pictures: Sequence[InputPicture] = ()) -> None:
+    def plan(
+        self,
+        id: str,
+        recipe: Recipe,
+        *,
+        previews: bool = False,
+        pictures: Sequence[InputPicture] = (),
+        owner: str | None = None,
+    ) -> None:
         """Resolve a recipe, which may use these pictures and no others. `Planned` or `Broke` follows."""
-        self._ask(lambda engine: self._plan(engine, id, _Entry(recipe, previews, tuple(pictures))))
+        self._ask(lambda engine: self._plan(engine, id, _Entry(recipe, previews, tuple(pictures), owner=owner)))
 
     def foresee(self, recipe: Recipe) -> None:
         """Have the adapters read of a job that may come. Nothing follows."""
@@ -211,7 +221,7 @@ class EngineThread:
                 entry.delayed = True
                 continue
             entry.notes = self._notes(engine, entry.resolved)
-            entry.ticket = engine.submit(entry.resolved.plan, entry.resolved.recipe)
+            entry.ticket = engine.submit(entry.resolved.plan, entry.resolved.recipe, entry.owner)
 
     @staticmethod
     def _notes(engine: Engine, resolved: Resolved) -> tuple[str, ...]:

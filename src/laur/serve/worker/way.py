@@ -95,7 +95,7 @@ class Way:
         if not ours:
             await self.drop(held, "lost")
         elif self.has(held):
-            self.thread.plan(job.id, job.recipe, previews=job.previews, pictures=pictures)
+            self.thread.plan(job.id, job.recipe, previews=job.previews, pictures=pictures, owner=job.tenant)
 
     async def _pictures(self, job: Job) -> tuple[InputPicture, ...]:
         """What a recipe begins from, read beside the thread that draws. Raises NotFoundError, OutputError."""

@@ -8,6 +8,8 @@ being drawn is finished, and what is left after `grace` seconds goes back to the
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
 import logging
 import random
 import time
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 EXPIRY = 600.0
 """Seconds between sweeps of the store."""
+BEYOND, PAUSE = 1.0, 0.05
+"""Full batches that may be taken above the limit for tenants with little in hand; seconds between looks for them."""
 LOOK, AHEAD, ASKED = 0.5, 8, 256
 """Seconds between looks at those who wait, how many are looked at, how many are remembered as looked at."""
 
@@ -192,12 +196,12 @@ class Worker:
         while not self.draining:
             self.way.changed.clear()
             room = self.hand.room()
-            if not room:
-                await self.way.changed.wait()
-                continue
             try:
                 self._shown = self.card()
-                leases = await self.queue.claim(self._shown, room, block=self.options.block)
+                if room:
+                    leases = await self.queue.claim(self._shown, room, block=self.options.block)
+                else:
+                    leases = await self._squeeze(self._shown)
                 self._reached = time.monotonic()
             except UnavailableError as error:
                 LOG.warning("%s", error)
@@ -205,6 +209,18 @@ class Worker:
                 continue
             for lease in leases:
                 self._take(lease)
+
+    async def _squeeze(self, card: WorkerCard) -> list[Lease]:
+        """With its hands full it still takes jobs of tenants who have nothing or little in them."""
+        room = self.hand.room(BEYOND)
+        if room:
+            leases = await self.queue.claim(dataclasses.replace(card, without=self.hand.crowd()), room)
+            if leases:
+                return leases
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PAUSE if room else None):
+                await self.way.changed.wait()
+        return []
 
     async def _publish(self) -> None:
         while True:

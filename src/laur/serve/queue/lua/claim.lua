@@ -18,6 +18,7 @@ local function set(list)
 end
 local serves = card.serves ~= cjson.null and set(card.serves) or nil
 local holds, resident = set(card.holds), set(card.adapters)
+local without = set(card.without)
 local choosy = #card.holds > 0 or #card.adapters > 0
 
 local function fitness(pool, adapters)
@@ -32,12 +33,16 @@ local function candidates()
   for _, pool in ipairs(redis.call('SMEMBERS', key('pools'))) do
     local checkpoint, size = string.match(pool, '^(.*)%.(%d)$')
     if tonumber(size) <= card.size_class and (not serves or serves[checkpoint]) then
-      local tenants = redis.call('ZRANGE', key('fair', pool), 0, opt.look_tenants - 1, 'WITHSCORES')
+      local last = opt.look_tenants + #card.without - 1
+      local tenants, looked = redis.call('ZRANGE', key('fair', pool), 0, last, 'WITHSCORES'), 0
       for i = 1, #tenants, 2 do
-        local ids = redis.call('ZRANGE', key('wait', pool, tenants[i]), 0, opt.look_jobs - 1)
-        local number = tonumber((fields(ids[1], 'number')))
-        table.insert(found, {pool = pool, tenant = tenants[i], time = tonumber(tenants[i + 1]), ids = ids,
-          number = number})
+        if not without[tenants[i]] and looked < opt.look_tenants then
+          looked = looked + 1
+          local ids = redis.call('ZRANGE', key('wait', pool, tenants[i]), 0, opt.look_jobs - 1)
+          local number = tonumber((fields(ids[1], 'number')))
+          table.insert(found, {pool = pool, tenant = tenants[i], time = tonumber(tenants[i + 1]), ids = ids,
+            number = number})
+        end
       end
     end
   end
