@@ -1,10 +1,12 @@
 """Low-rank layers that train: W' = W + s · up · down inside a network's own linear and convolutional layers.
 
 A layer keeps its place, its name and its class's kin (`isinstance(layer, nn.Linear)` holds), so canonical layer names
-stay as they are and whatever copies or samples the network needs to know nothing of it. The difference is added to the
-weight, not to the output: that costs one small product a pass however many pictures there are, and compiles like the
-base. Which factors are in force is one switch for the whole network, so that teacher (none), student and target share
-one set of base weights.
+stay as they are and whatever copies or samples the network needs to know nothing of it. Which factors are in force is
+one switch for the whole network, so that teacher (none), student and target share one set of base weights.
+
+The difference is added to the weight or to the output, whichever is cheaper. Added to the weight it costs one small
+product a pass however many pictures there are, but a gradient has to go through the whole weight's. Beside the layer it
+costs two thin products for every position, and its gradients as much again twice, but the base weight needs none.
 """
 
 from __future__ import annotations
@@ -63,6 +65,13 @@ class LowRankLayer(nn.Module):
     target_down: Tensor | None
     scale: float
     switch: Switch
+    thin: bool
+    """Whether the factors are cheaper beside the layer than a gradient of its weight."""
+
+    @property
+    def beside(self) -> bool:
+        """Whether this pass adds the difference to the output."""
+        return self.thin and torch.is_grad_enabled() and self.switch.mode == "own"
 
     def merged(self) -> Tensor:
         """The weight in force."""
@@ -81,6 +90,9 @@ class LowRankLinear(LowRankLayer, nn.Linear):  # pyright: ignore[reportIncompati
 
     def forward(self, input: Tensor, *_: Any) -> Tensor:
         """As nn.Linear."""
+        if self.beside:
+            thin = functional.linear(functional.linear(input, self.down), self.scale * self.up)
+            return functional.linear(input, self.weight, self.bias) + thin
         return functional.linear(input, self.merged(), self.bias)
 
 
@@ -89,6 +101,10 @@ class LowRankConv2d(LowRankLayer, nn.Conv2d):  # pyright: ignore[reportIncompati
 
     def forward(self, input: Tensor, *_: Any) -> Tensor:
         """As nn.Conv2d."""
+        if self.beside:
+            down = self.down.view(-1, *self.weight.shape[1:]).contiguous(memory_format=torch.channels_last)
+            thin = functional.conv2d(self._conv_forward(input, down, None), (self.scale * self.up)[:, :, None, None])
+            return self._conv_forward(input, self.weight, self.bias) + thin
         return self._conv_forward(input, self.merged(), self.bias)
 
 
@@ -189,6 +205,7 @@ class Lora:
         layer.target_down = layer.down.detach().clone() if target else None
         layer.target_up = layer.up.detach().clone() if target else None
         layer.scale, layer.switch = self.scale, self.switch
+        layer.thin = 3 * self.rank * (inner + out) < inner * out  # forward and both gradients, against the weight's
         return layer
 
 
