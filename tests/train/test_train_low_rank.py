@@ -62,7 +62,7 @@ def test_factors_go_beside_a_layer_while_they_cost_less_than_its_weights_gradien
 
 
 def test_without_gradients_the_weight_takes_the_difference(monkeypatch: pytest.MonkeyPatch) -> None:
-    network, lora = _network(2)
+    network, _ = _network(2)
     asked: list[LowRankLayer] = []
     merged = LowRankLayer.merged
     monkeypatch.setattr(LowRankLayer, "merged", lambda layer: asked.append(layer) or merged(layer))
