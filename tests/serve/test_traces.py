@@ -1,10 +1,12 @@
 """Traces over the real server and worker: one trace from the client's own span to the stages of its picture."""
 
+import http.server
 import json
 import os
 import secrets
 import subprocess
 import sys
+import threading
 import time
 
 import httpx2
@@ -177,3 +179,33 @@ def test_off_imports_nothing_and_the_console_shows_what_is_on():
     assert (span["name"], span["kind"]) == ("GET /x", "SpanKind.SERVER")
     assert span["resource"]["attributes"]["service.name"] == "laur-x"
     assert span["resource"]["attributes"]["team"] == "a"
+
+
+class Collector(http.server.BaseHTTPRequestHandler):
+    """Takes what an exporter sends."""
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.taken.append((self.path, self.headers["Content-Type"], body))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *arguments):
+        pass
+
+
+def test_spans_arrive_at_a_collector(monkeypatch):
+    with http.server.HTTPServer(("127.0.0.1", 0), Collector) as collector:
+        collector.taken = []
+        threading.Thread(target=collector.serve_forever, daemon=True).start()
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{collector.server_port}")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "none")
+        tracing = open_tracing("laur-serve")
+        with tracing.request("GET", "/v1/queue", {}) as span:
+            span.answered("GET /v1/queue", 200)
+        tracing.close()
+        collector.shutdown()
+    [(path, kind, body)] = collector.taken
+    assert (path, kind) == ("/v1/traces", "application/x-protobuf")
+    assert b"laur-serve" in body
+    assert b"/v1/queue" in body
