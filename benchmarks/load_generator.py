@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 SUBJECTS = ("red apple", "castle", "birthday cake", "fox", "blue rocket", "green tree", "dog face", "red dragon")
+Wire = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 LONGEST = 120.0
 """Seconds after which an answer is not waited for."""
 
@@ -62,16 +63,25 @@ class Connections:
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "", parts.port or 80
-        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self._idle: list[Wire] = []
 
     async def post(self, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
         """Status and body. Raises OSError, asyncio.IncompleteReadError, TimeoutError."""
         lines = {"Host": self._host, "Content-Type": "application/json", "Content-Length": str(len(body)), **headers}
         head = f"POST {path} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in lines.items())
-        wire = self._idle.pop() if self._idle else await asyncio.open_connection(self._host, self._port, limit=2**24)
+        content = head.encode() + b"\r\n" + body
+        if self._idle:  # which the server may have closed at this very moment
+            wire = self._idle.pop()
+            try:
+                return await self._exchange(wire, content)
+            except (OSError, asyncio.IncompleteReadError):
+                pass
+        return await self._exchange(await asyncio.open_connection(self._host, self._port, limit=2**24), content)
+
+    async def _exchange(self, wire: Wire, request: bytes) -> tuple[int, bytes]:
         try:
             async with asyncio.timeout(LONGEST):
-                wire[1].write(head.encode() + b"\r\n" + body)
+                wire[1].write(request)
                 status, content, keep = await _answer(wire[0])
         except BaseException:
             wire[1].close()

@@ -78,7 +78,11 @@ class Link:
 
     async def close(self) -> None:
         """Close all connections."""
+        pool: Any = self.client.connection_pool
         await self.client.aclose()
+        await pool.disconnect()
+        for sentinel in getattr(getattr(pool, "sentinel_manager", None), "sentinels", ()):
+            await sentinel.aclose()
 
 
 def _obey() -> None:
