@@ -74,7 +74,7 @@ class Other(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         locked = "locked" in self.path and self.headers["Authorization"] != "Bearer k"
-        self.send_response(401 if locked else 200)
+        self.send_response(401 if locked else 403 if "other" in self.path else 200)
         self.end_headers()
         self.wfile.write(b"<html>hello</html>" if "locked" not in self.path else b"laur_queue_up 1.0\n")
 
@@ -92,6 +92,8 @@ def test_another_server_and_one_that_asks_for_a_key(capsys, monkeypatch):
         assert run(["top", f"{address}/locked"]) == 1
         assert "set LAUR_API_KEY" in capsys.readouterr().err
         monkeypatch.setenv("LAUR_API_KEY", "k")
+        assert run(["top", f"{address}/other"]) == 1
+        assert "does not let the key" in capsys.readouterr().err
         assert run(["top", f"{address}/locked", "--once", "--every", "0.2"]) == 0
         other.shutdown()
 

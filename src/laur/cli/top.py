@@ -45,7 +45,7 @@ def top(
     """Show queue, workers, batches, times, caches and error budget of running servers; Ctrl-C ends it.
 
     They are read from /metrics. Workers that are not named are known by the queue's figures only. Where a server asks
-    for a key, it is taken from LAUR_API_KEY.
+    for a key, it is taken from LAUR_API_KEY; it must be one that reads metrics.
     """
     for package in ("httpx2", "prometheus_client"):
         if find_spec(package) is None:
@@ -110,8 +110,10 @@ def _read(client: object, url: str) -> Scraped:
     except httpx2.HTTPError as error:
         why = " ".join(str(error).split())[:200] or type(error).__name__
         raise UnavailableError(f"cannot reach {url[:200]}: {why}; is `laur serve` running there?") from None
-    if answer.status_code in {401, 403}:
-        raise UnavailableError(f"{url[:200]} asks for a key; set LAUR_API_KEY")
+    if answer.status_code == 401:
+        raise UnavailableError(f"{url[:200]} asks for a key that reads metrics; set LAUR_API_KEY")
+    if answer.status_code == 403:
+        raise UnavailableError(f"{url[:200]} does not let the key of LAUR_API_KEY read metrics")
     try:
         scraped = Scraped.read(url, time.monotonic(), answer.text)
     except ValueError:

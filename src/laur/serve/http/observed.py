@@ -13,6 +13,7 @@ from collections import Counter, defaultdict
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from laur.serve.job import is_tenant
 from laur.serve.observe.histogram import WHOLE, Histogram
 from laur.serve.observe.logs import about
 from laur.serve.observe.trace import RequestSpan, Tracing
@@ -76,6 +77,7 @@ class Observed:
         path: str = scope["path"][:200]  # without the query: it may hold what nobody should read
         client = (scope.get("client") or ("",))[0]
         fields = {"method": scope["method"][:20], "path": path, "route": route, "status": status}
+        fields |= {"tenant": tenant} if (tenant := _tenant(scope)) else {}
         LOG.info(
             "%s %s %d in %.0f ms", fields["method"], path, status, 1000 * seconds,
             extra={**fields, "seconds": round(seconds, 6), "bytes": answer.bytes, "client": client},
@@ -104,6 +106,14 @@ def _id_of(headers: dict[str, str]) -> str:
     """The client's own id if it has a plain one, else a new one."""
     given = headers.get(HEADER.decode(), "")
     return given if _ID.fullmatch(given) else secrets.token_hex(16)
+
+
+def _tenant(scope: Scope) -> str | None:
+    """Whose key it was, else who the client says it is."""
+    if (key := scope.get("state", {}).get("key")) is not None:
+        return key.tenant
+    named = dict(scope["headers"]).get(b"laur-tenant", b"").decode("latin-1")
+    return named if is_tenant(named) else None
 
 
 def _method(scope: Scope) -> str:
