@@ -10,7 +10,7 @@ from deploy_checks import refuse_unless
 Resource = dict[str, Any]
 CLOSE = 10
 """Seconds that a process needs after its grace."""
-OUTSIDE = {("Secret", "laur-redis")}
+OUTSIDE = {("Secret", "laur-keys"), ("Secret", "laur-redis")}
 """What the operator makes."""
 PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 
@@ -106,6 +106,8 @@ def _references_of_pod(pod: Resource) -> Iterator[tuple[str, str]]:
     for volume in pod.get("volumes", []):
         if "persistentVolumeClaim" in volume:
             yield "PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"]
+        if "secret" in volume:
+            yield "Secret", volume["secret"]["secretName"]
         if "configMap" in volume:
             yield "ConfigMap", volume["configMap"]["name"]
     for container in pod.get("containers", []):

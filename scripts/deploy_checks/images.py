@@ -38,7 +38,7 @@ def check_docker(root: Path) -> Iterator[str]:
     for word in ("HEALTHCHECK", "USER", "ENTRYPOINT"):
         refuse_unless(word in said, f"{name}: the last stage has no {word}")
     refuse_unless(said["USER"].split(":")[0].isdigit() and said["USER"] != "0", f"{name}: USER is no number above 0")
-    refuse_unless('"tini"' in said["ENTRYPOINT"], f"{name}: process 1 is not tini: early signals would be lost")
+    refuse_unless('"tini"' in said["ENTRYPOINT"], f"{name}: process 1 is not tini, which passes signals on and reaps")
     yield f"{name}: {sum(word == 'FROM' for word, _ in instructions)} stages"
 
 
