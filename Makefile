@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready-$(shell cat pyproject.toml constraints.txt 2>/dev/null | sha256sum | cut -c1-16)
 DEPLOY_READY := .venv-deploy/.ready-$(shell cat deploy/requirements.txt 2>/dev/null | sha256sum | cut -c1-16)
 
-.PHONY: demo styles test check check-deploy bench format setup clean
+.PHONY: demo styles test check check-deploy audit bench format setup clean
 
 demo: setup
 	$(BIN)/laur generate "red heart, fluent 3d" --seed 7 --out out/demo.png
@@ -29,6 +29,10 @@ $(DEPLOY_READY):
 	  { rm -rf .venv-deploy; exit 1; }
 	rm -f .venv-deploy/.ready-*
 	touch $@
+
+# known vulnerabilities of what constraints.txt pins; AUDIT=--if-reachable where there may be no network
+audit: setup
+	$(BIN)/python scripts/audit.py $(AUDIT)
 
 format: setup
 	$(BIN)/ruff format .
