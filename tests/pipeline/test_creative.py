@@ -99,9 +99,38 @@ def test_a_style_without_an_adapter_is_words(engine32: Engine, folder: Path, mon
         engine32.resolve(Recipe(prompt="a fox", adapters=(AdapterRef(name="plain"),)))
 
 
+def test_a_file_of_the_hub_is_used_once_it_is_there(engine32: Engine, folder: Path) -> None:
+    card = '[mini]\nhub = "someone/red"\nhub_file = "a red.safetensors"\ntrigger_words = ["in red"]\nweight = 0.7\n'
+    (folder / "reddish.toml").write_text(card)
+    job = engine32.resolve(Recipe(prompt="a fox", style="reddish"))
+    assert job.recipe.prompt == "a fox, in red"
+    (note,) = [note for note in job.warnings if "reddish" in note]
+    place = folder.parent / "reddish-mini"
+    assert f"hf download someone/red 'a red.safetensors' --local-dir {place}" in note
+    place.mkdir()
+    (place / "a red.safetensors").write_bytes((folder / "crimson.safetensors").read_bytes())
+    job = engine32.resolve(Recipe(prompt="a fox", style="reddish"))
+    assert not any("reddish" in note for note in job.warnings)
+    assert ("reddish", 0.7) in [(ref.name, ref.weight) for ref in job.recipe.adapters or ()]
+
+
+def test_what_ships_names_no_hub_id_without_saying_where_it_was_found() -> None:
+    forms = [(card, family, form) for card in cards.shipped() for family, form in card.forms.items()]
+    named = [entry for entry in forms if entry[2].hub]
+    assert {card.name for card, _, _ in named} >= {"watercolour", "pixel-art", "paper-cut", "ukiyo-e"}
+    for card, family, form in named:
+        assert form.found and form.licence and form.hub_file, (card.name, family)
+        assert not form.verified
+        assert form.hub in form.command
+    assert any(not form.hub and not form.file for _, _, form in forms), "the others say words alone"
+
+
 @pytest.mark.parametrize(
     ("card", "said"),
     [
+        ("[mini]\nhub_file = 'x'", "goes with hub"),
+        ("[mini]\nhub = 'a/b'\nhub_file = 'x'\nfile = 'y'", "without file"),
+        ("[mini]\nverified = 1", "true or false"),
         ("words = 3", "must be text"),
         ("[mini]\nfiles = 'x'", "'files'"),
         ("colour = 'x'", "'colour'"),

@@ -59,7 +59,20 @@ def styles(
     for card in cards.values():
         table.add_row(card.name, card.kind, ", ".join(_families(card)), card.words)
     console().print(table)
+    _hints(list(cards.values()))
     typer.echo(f"\nYour folder: {user_folder()}")
+
+
+def _hints(cards: list[Card]) -> None:
+    """How a style that is words alone comes to a file: where one can be had, or else by training."""
+    forms = [(card.name, family, form) for card in cards for family, form in card.forms.items() if form.file is None]
+    if known := [entry for entry in forms if entry[2].command]:
+        typer.echo("\nFiles of others, found by name and not tried here; read their licence, then:")
+        for name, family, form in known:
+            typer.echo(f"  {name} on {family}: {form.command}")
+    if others := sorted({name for name, _, form in forms if not form.command}):
+        train = "laur train style --model MODEL --data FOLDER"
+        typer.echo(f"\nWords alone where no file is known ({', '.join(others)}); train your own: {train}")
 
 
 def _families(card: Card) -> list[str]:
@@ -76,6 +89,10 @@ def _row(card: Card) -> dict[str, object]:
         family: {
             "file": os.fspath(form.file) if form.file else None,
             "hub": form.hub or None,
+            "hub_file": form.hub_file or None,
+            "verified": form.verified,
+            "found": form.found or None,
+            "get": form.command or None,
             "trigger_words": form.trigger_words,
             "weight": form.weight,
             "licence": form.licence or None,

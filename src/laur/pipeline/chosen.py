@@ -18,7 +18,7 @@ from laur.input.tags import take, with_words
 from laur.input.wildcards import expand
 from laur.pipeline import learned
 from laur.style.cards import card
-from laur.style.lookup import form_of, is_style
+from laur.style.lookup import form_of, is_style, only_words
 
 if TYPE_CHECKING:
     from laur.core.checkpoint import Checkpoint
@@ -97,6 +97,8 @@ class Finder:
         form = self._form(name)
         if form is not None and form.file is None:
             self.prompt = with_words(self.prompt, form.trigger_words)
+            if note := only_words(name, form, self._checkpoint.family.value):
+                self.notes.append(note)
             return
         adapter = self._library.adapter(name, self._checkpoint.family.value)
         if all(other.sha256 != adapter.sha256 for _, other in self.found):

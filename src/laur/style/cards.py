@@ -13,7 +13,10 @@ A card is a small TOML file, NAME.toml; beside it lies the adapter that it names
     licence = "Apache-2.0"
 
     [sdxl]
-    hub = "someone/some-lora"           # where the file is from; Laur fetches nothing by itself
+    hub = "someone/some-lora"           # where a file can be had; Laur fetches nothing by itself
+    hub_file = "some-lora.safetensors"  # its name there; once it lies in NAME-sdxl of the user's folder it is used
+    verified = false                    # whether it was drawn with here
+    found = "the documentation of …"    # where the id was found, if it was not
 
 Shipped cards lie in the packages artistic, genre and medium; users put theirs into $LAUR_HOME/styles, in folders of
 those names or without.
@@ -21,6 +24,7 @@ those names or without.
 
 from __future__ import annotations
 
+import shlex
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -45,9 +49,24 @@ class Form:
     """The adapter; None: its words alone."""
     hub: str = ""
     """Where such a file can be had."""
+    hub_file: str = ""
+    """Its name there; `file` is it, once the user has it."""
+    folder: Path | None = None
+    """Where the user puts that."""
+    verified: bool = False
+    """Whether what `hub` names was drawn with here."""
+    found: str = ""
+    """Where that name was found."""
     trigger_words: tuple[str, ...] = ()
     weight: float = 1.0
     licence: str = ""
+
+    @property
+    def command(self) -> str:
+        """What fetches the file; empty where none is known."""
+        if not self.hub_file:
+            return ""
+        return f"hf download {self.hub} {shlex.quote(self.hub_file)} --local-dir {shlex.quote(str(self.folder))}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +152,7 @@ def _form(path: Path, family: str, value: object) -> Form:
     if not isinstance(value, dict):
         raise ValueError(f"[{family}] must be a table")
     table = cast("dict[str, Any]", value)
-    known = {"file", "hub", "trigger_words", "weight", "licence"}
+    known = {"file", "hub", "hub_file", "verified", "found", "trigger_words", "weight", "licence"}
     if unknown := sorted(set(table) - known):
         raise ValueError(f"[{family}] has {unknown[0]!r}; known are {', '.join(sorted(known))}")
     words = table.get("trigger_words", [])
@@ -142,13 +161,24 @@ def _form(path: Path, family: str, value: object) -> Form:
     weight = table.get("weight", 1.0)
     if isinstance(weight, bool) or not isinstance(weight, int | float):
         raise ValueError(f"weight of [{family}] must be a number")
-    file = _text("file", table.get("file", ""))
+    verified = table.get("verified", False)
+    if not isinstance(verified, bool):
+        raise ValueError(f"verified of [{family}] must be true or false")
+    texts = {name: _text(name, table.get(name, "")) for name in ("file", "hub", "hub_file", "found", "licence")}
+    if texts["hub_file"] and (not texts["hub"] or texts["file"]):
+        raise ValueError(f"hub_file of [{family}] goes with hub, and without file")
+    folder = user_folder() / f"{path.stem}-{family}"
+    own = path.parent / texts["file"] if texts["file"] else folder / texts["hub_file"]
     return Form(
-        file=path.parent / file if file else None,
-        hub=_text("hub", table.get("hub", "")),
+        file=own if texts["file"] or own.is_file() else None,
+        hub=texts["hub"],
+        hub_file=texts["hub_file"],
+        folder=folder if texts["hub_file"] else None,
+        verified=verified,
+        found=texts["found"],
         trigger_words=tuple(_text("trigger_words", word) for word in cast("list[object]", words)),
         weight=float(weight),
-        licence=_text("licence", table.get("licence", "")),
+        licence=texts["licence"],
     )
 
 

@@ -33,3 +33,15 @@ def form_of(name: str, family: str) -> Form:
             f"(hf download {form.hub} {form.file.name}) and put it beside a copy of the card in {folder}"
         )
     raise NotFoundError(f"style {name} lacks its file {form.file}; put it there, or train it with: make styles")
+
+
+def only_words(name: str, form: Form, family: str) -> str:
+    """What to tell of a style that has no file on a family of models, with what helps. Empty for words by intent."""
+    if form.file is not None or (family == "mini" and not form.command):
+        return ""
+    if form.command:
+        return f"style {name} is its words alone on {family} models; for its file: {form.command}"
+    return (
+        f"style {name} is its words alone on {family} models, no file is known here; train one: "
+        f"laur train style --model MODEL --data FOLDER, and name it in a card in {cards.user_folder()}"
+    )
