@@ -95,7 +95,7 @@ class FakeEngine:
             raise RecipeError("steps is 0; it must be from 1 to 1000")
         seed = int.from_bytes(os.urandom(4), "big") if recipe.seed is None else recipe.seed
         pictures = [self.library.inputs.get(ref) for ref in (recipe.image, recipe.mask) if ref is not None]
-        width, height = pictures[0].size if pictures else (64, 64)
+        width, height = (max(16, side) for side in (pictures[0].size if pictures else (64, 64)))
         refs = tuple(dataclasses.replace(ref, sha256=short_hash(ref.name)) for ref in recipe.adapters or ())
         filled = recipe.replace(
             seed=seed,

@@ -164,7 +164,6 @@ def test_a1111_refuses_what_it_does_not_have(http):
     assert http.post("/sdapi/v1/txt2img", json={**body, "prompt": "a <lora:x:heavy>"}).status_code == 422
     assert http.post("/sdapi/v1/options", json={"sd_model_checkpoint": "/etc/passwd"}).status_code == 404
     assert http.post("/sdapi/v1/png-info", json={"image": "?"}).status_code == 422
-    assert http.post("/sdapi/v1/img2img", json={}).status_code == 501
 
 
 # -------------------------------------------------------- Cog and Replicate

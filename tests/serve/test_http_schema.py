@@ -37,6 +37,7 @@ OPERATIONS = [
     ("POST", "/v1/images/variations"),
     ("GET", "/v1/models/{model}"),
     ("POST", "/sdapi/v1/txt2img"),
+    ("POST", "/sdapi/v1/img2img"),
     ("POST", "/sdapi/v1/options"),
     ("POST", "/sdapi/v1/png-info"),
     ("POST", "/predictions"),

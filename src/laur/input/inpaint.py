@@ -17,6 +17,8 @@ _RADII = (256, 64, 16, 4)
 """Of the blurs that carry the surroundings' colours into a hole, far ones first."""
 _FAINT = 16
 """Of 255: how much of a blurred neighbourhood must be known for its colour to be taken."""
+_COARSE = 2**19
+"""Pixels at which the surroundings of a hole are looked at."""
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels."""
 
@@ -49,17 +51,28 @@ def inverted(mask: InputPicture) -> InputPicture:
 
 def filled(picture: InputPicture, mask: InputPicture) -> InputPicture:
     """The masked part replaced by the colours around it, blurred the more the farther they are. Sizes are the same."""
-    known = mask.pixels < HALF
+    hole = mask.pixels >= HALF
+    shrunk = min(1.0, math.sqrt(_COARSE / hole.size))  # what is blurred needs no more
+    width, height = (max(1, round(side * shrunk)) for side in picture.size)
+    known = _resized(np.where(hole, 0, 255).astype(np.uint8), width, height)
+    colours = _surroundings(_resized(picture.pixels, width, height), known == 255)
+    pixels = picture.pixels.copy()
+    pixels[hole] = _resized(colours, *picture.size)[hole]
+    return InputPicture(pixels)
+
+
+def _surroundings(pixels: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8: what is known of a picture, carried over the rest."""
     if not known.any():
-        return InputPicture(np.full_like(picture.pixels, 128))
-    hole = np.where(known[:, :, None], picture.pixels, 0).astype(np.uint8)
-    fill = np.broadcast_to(picture.pixels[known].mean(axis=0), picture.pixels.shape).astype(np.float32)
+        return np.full_like(pixels, 128)
+    visible = np.where(known[:, :, None], pixels, 0).astype(np.uint8)
+    fill = np.broadcast_to(pixels[known].mean(axis=0), pixels.shape).astype(np.float32)
     for radius in _RADII:
         weight = _blurred((known * 255).astype(np.uint8), radius)[:, :, None]
-        colours = np.clip(_blurred(hole, radius) * 255 / np.maximum(weight, 1), 0, 255)
+        colours = np.clip(_blurred(visible, radius) * 255 / np.maximum(weight, 1), 0, 255)
         share = np.where(weight < _FAINT, 0, np.minimum(1, weight / 64))
         fill = fill * (1 - share) + colours * share
-    return InputPicture(np.where(known[:, :, None], picture.pixels, fill.round()).astype(np.uint8))
+    return np.where(known[:, :, None], pixels, fill.round()).astype(np.uint8)
 
 
 def masked_part(mask: InputPicture, padding: int, proportions: tuple[int, int] | None) -> Box:
@@ -86,12 +99,14 @@ def cropped(picture: InputPicture, box: Box) -> InputPicture:
 
 def pasted(picture: InputPicture, mask: InputPicture, box: Box, drawn: np.ndarray, blur: float) -> np.ndarray:
     """(H, W, 3) uint8: the picture with the masked part as it was drawn; `drawn` is `inset` of the box, drawn over."""
+    from PIL import Image
+
     left, top, right, bottom = box
-    part = cut_back(drawn, right - left, bottom - top)
-    share = feathered(cropped(mask, box).pixels >= HALF, blur)[:, :, None]
-    pixels = picture.pixels.copy()
-    pixels[top:bottom, left:right] = (part * share + pixels[top:bottom, left:right] * (1 - share)).round()
-    return pixels
+    part = Image.fromarray(cut_back(drawn, right - left, bottom - top))
+    share = feathered(cropped(mask, box).pixels >= HALF, blur)
+    whole = picture.image
+    whole.paste(part, (left, top), Image.fromarray((share * 255).round().astype(np.uint8)))
+    return np.array(whole)
 
 
 def feathered(mask: np.ndarray, radius: float) -> np.ndarray:

@@ -144,14 +144,17 @@ class Service:
 
     def check(self, recipe: Recipe) -> None:
         """Raise RecipeError or ResourceError where a recipe is beyond this server's limits."""
-        pixels = (recipe.width or 0) * (recipe.height or 0)
-        longest = max(recipe.width or 0, recipe.height or 0)
-        if max(pixels, longest * 16) > self.limits.pixels:
-            raise ResourceError(
-                f"a picture of {recipe.width}x{recipe.height} has more than this server's {self.limits.pixels:,} pixels"
-            )
+        self.check_size(recipe.width or 0, recipe.height or 0)
         if (recipe.steps or 0) > self.limits.steps:
             raise RecipeError(f"steps is {recipe.steps}; this server draws at most {self.limits.steps}")
+
+    def check_size(self, width: int, height: int) -> None:
+        """Raise ResourceError where a picture of that size, 0 being open, is beyond this server's limits."""
+        if max(width * height, max(width, height) * 16) > self.limits.pixels:
+            raise ResourceError(
+                f"a picture of {width or None}x{height or None} has more than this server's "
+                f"{self.limits.pixels:,} pixels"
+            )
 
     async def cancel(self, ids: Sequence[str]) -> list[Record]:
         """Cancel what is not final."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import json
 import re
 import secrets
@@ -17,17 +16,26 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field
 
-from laur.core.errors import NotFoundError, PictureError, RecipeError
-from laur.core.recipe import PROMPT_LIMIT, AdapterRef, Recipe
+from laur.core.errors import NotFoundError, RecipeError
+from laur.core.recipe import AdapterRef, Recipe
 from laur.render.a1111 import SAMPLER_NAMES
 from laur.serve import events
 from laur.serve.http import wishes
+from laur.serve.http.a1111_models import (
+    Drawn,
+    Info,
+    InfoBody,
+    LoraItem,
+    ModelItem,
+    Named,
+    Progress,
+    Text2Image,
+)
 from laur.serve.http.common import Tenant, TheService
 from laur.serve.http.openai import failure_of
-from laur.serve.http.problem import problem, responses
+from laur.serve.http.pictures import ThePictures, decoded
+from laur.serve.http.problem import responses
 from laur.serve.job import Job, Record
 from laur.serve.service import Service
 
@@ -38,87 +46,6 @@ _NEAREST = {"euler a": "euler", "dpm++ 2m karras": "dpm++2m", "dpm++ 2m a": "dpm
 """What clients ask for by default and we do not have, to what is drawn instead; the info says so."""
 TENANTS = 1000
 """Whose options are remembered."""
-
-
-class Text2Image(BaseModel):
-    """What txt2img takes; fields of extensions and of what changes nothing here are ignored."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    prompt: str = Field(min_length=1, max_length=PROMPT_LIMIT, pattern=r"\S")
-    negative_prompt: str | None = Field("", max_length=PROMPT_LIMIT)
-    seed: int | None = Field(-1, ge=-1, le=2**52)
-    sampler_name: str | None = Field(None, max_length=100)
-    sampler_index: str | None = Field(None, max_length=100)
-    batch_size: int | None = Field(1, ge=1, le=16)
-    n_iter: int | None = Field(1, ge=1, le=16)
-    steps: int | None = Field(None, ge=1, le=1000)
-    cfg_scale: float | None = Field(None, ge=0.0, le=100.0)
-    width: int | None = Field(None, ge=16, le=16384)
-    height: int | None = Field(None, ge=16, le=16384)
-    override_settings: dict[str, Any] | None = None
-    send_images: bool | None = True
-    enable_hr: bool | None = False
-
-
-class Drawn(BaseModel):
-    """Pictures in base64, and what was asked for."""
-
-    images: list[str]
-    parameters: dict[str, Any]
-    info: str = Field(description="JSON, as A1111 gives it.")
-
-
-class InfoBody(BaseModel):
-    """A picture in base64 or as a data URL."""
-
-    image: str = Field(max_length=100_000_000)
-
-
-class Info(BaseModel):
-    """What stands in a picture's file."""
-
-    info: str
-    items: dict[str, Any]
-    parameters: dict[str, Any]
-
-
-class Progress(BaseModel):
-    """Of what this tenant has under way here."""
-
-    progress: float
-    eta_relative: float
-    state: dict[str, Any]
-    current_image: str | None
-    textinfo: str | None = None
-
-
-class Named(BaseModel):
-    """A sampler."""
-
-    name: str
-    aliases: list[str]
-    options: dict[str, str]
-
-
-class ModelItem(BaseModel):
-    """A checkpoint."""
-
-    title: str
-    model_name: str
-    hash: str | None = None
-    sha256: str | None = None
-    filename: str
-    config: str | None = None
-
-
-class LoraItem(BaseModel):
-    """An adapter."""
-
-    name: str
-    alias: str
-    path: str
-    metadata: dict[str, Any]
 
 
 @dataclass(slots=True)
@@ -149,17 +76,42 @@ class Desk:
         return self.tenants.setdefault(tenant, Under())
 
 
-def _desk(request: Request) -> Desk:
+@dataclass(slots=True)
+class Drawing:
+    """One request for pictures."""
+
+    body: Text2Image
+    service: Service
+    under: Under
+    notes: list[str] = field(default_factory=list[str])
+    """What is drawn in another way than was asked for."""
+
+    async def finish(self, number: int, content: bytes) -> bytes:
+        """The file of a picture as it is given to the client."""
+        return content
+
+    def parameters(self) -> dict[str, Any]:
+        """What was asked for."""
+        return self.body.model_dump()
+
+
+def desk_of(request: Request) -> Desk:
+    """Where it is remembered what tenants have under way."""
     return request.app.state.desk
 
 
 @router.post("/txt2img", response_model=Drawn, responses=responses(404, 409, 429, 500, 504, 507))
 async def text_to_image(body: Text2Image, service: TheService, tenant: Tenant, request: Request) -> Any:
     """Draw."""
-    under = _desk(request).of(tenant)
-    recipe, notes = _recipe(body, service, under)
-    count = (body.batch_size or 1) * (body.n_iter or 1)
-    jobs = wishes.several(recipe, count, tenant=tenant, previews=True)
+    under = desk_of(request).of(tenant)
+    recipe, notes = recipe_of(body, service, under)
+    jobs = wishes.several(recipe, (body.batch_size or 1) * (body.n_iter or 1), tenant=tenant, previews=True)
+    return await draw(Drawing(body, service, under, notes), jobs, request)
+
+
+async def draw(what: Drawing, jobs: list[Job], request: Request) -> Any:
+    """Queue jobs, and answer with their pictures; who hangs up or interrupts takes them along."""
+    service, under, body = what.service, what.under, what.body
     await service.submit_all(jobs)
     under.interrupted, under.began = False, under.began if under.jobs else time.time()
     under.jobs |= {job.id: (0, 0) for job in jobs}
@@ -176,20 +128,16 @@ async def text_to_image(body: Text2Image, service: TheService, tenant: Tenant, r
     if (failed := failure_of(records)) is not None:
         return failed
     contents = [await service.content(record.result) for record in records if record.result is not None]
+    contents = [await what.finish(number, content) for number, content in enumerate(contents)]
     images = [base64.b64encode(content).decode() for content in contents] if body.send_images is not False else []
-    return Drawn(images=images, parameters=body.model_dump(), info=json.dumps(_info(records, contents, body, notes)))
-
-
-@router.post("/img2img", status_code=501, responses=responses(501))
-async def image_to_image() -> Response:
-    """Not offered yet."""
-    return problem(501, "pictures to begin from are not taken over HTTP yet; use laur generate --image", "NotOffered")
+    info = json.dumps(_info(records, contents, what))
+    return Drawn(images=images, parameters=what.parameters(), info=info)
 
 
 @router.get("/progress", responses=responses())
 async def progress(tenant: Tenant, request: Request) -> Progress:
     """How far what is under way has come."""
-    under = _desk(request).of(tenant)
+    under = desk_of(request).of(tenant)
     done = sum(step for step, _ in under.jobs.values())
     steps = sum(steps for _, steps in under.jobs.values())
     share = done / steps if steps else 0.0
@@ -210,7 +158,7 @@ async def progress(tenant: Tenant, request: Request) -> Progress:
 @router.post("/interrupt", responses=responses())
 async def interrupt(service: TheService, tenant: Tenant, request: Request) -> dict[str, Any]:
     """Cancel what this tenant has under way here."""
-    under = _desk(request).of(tenant)
+    under = desk_of(request).of(tenant)
     under.interrupted = bool(under.jobs)
     await service.cancel(list(under.jobs))
     return {}
@@ -219,7 +167,7 @@ async def interrupt(service: TheService, tenant: Tenant, request: Request) -> di
 @router.get("/options", responses=responses())
 async def options(service: TheService, tenant: Tenant, request: Request) -> dict[str, Any]:
     """The one option that means something here."""
-    under = _desk(request).of(tenant)
+    under = desk_of(request).of(tenant)
     return {"sd_model_checkpoint": under.model or service.names.models()[0], "samples_format": "png"}
 
 
@@ -231,7 +179,7 @@ async def set_options(body: dict[str, Any], service: TheService, tenant: Tenant,
         if not isinstance(name, str):
             raise RecipeError("sd_model_checkpoint must be a model's name")
         wishes.checkpoint(service, name)
-        _desk(request).of(tenant).model = name
+        desk_of(request).of(tenant).model = name
 
 
 @router.get("/sd-models", responses=responses())
@@ -255,25 +203,23 @@ async def samplers() -> list[Named]:
 
 
 @router.post("/png-info", responses=responses())
-async def png_info(body: InfoBody) -> Info:
+async def png_info(body: InfoBody, pictures: ThePictures) -> Info:
     """Read how a picture was made."""
-    return await asyncio.to_thread(_read, body.image)
+    content = decoded(body.image.partition(",")[2] if body.image.startswith("data:") else body.image)
+    await pictures.read(content)  # within its limits
+    return await asyncio.to_thread(_read, content)
 
 
-def _read(image: str) -> Info:
+def _read(content: bytes) -> Info:
     from laur.render.metadata import read
 
-    text = image.partition(",")[2] if image.startswith("data:") else image
-    try:
-        content = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise PictureError("the image is not base64") from None
     found = read(content)
     items = {"parameters": found.parameters} if found.parameters else {}
     return Info(info=found.parameters or "", items=items, parameters=dict(found.parsed))
 
 
-def _recipe(body: Text2Image, service: Service, under: Under) -> tuple[Recipe, list[str]]:
+def recipe_of(body: Text2Image, service: Service, under: Under) -> tuple[Recipe, list[str]]:
+    """A recipe, and notes on what is drawn in another way than was asked for. Raises RecipeError, NotFoundError."""
     notes: list[str] = []
     asked = body.sampler_name or body.sampler_index
     sampler = None if asked is None else _sampler(asked, notes)
@@ -326,9 +272,10 @@ async def _follow(service: Service, job: Job, under: Under) -> None:
                 under.picture = event.data
 
 
-def _info(records: list[Record], contents: list[bytes], body: Text2Image, notes: list[str]) -> dict[str, Any]:
+def _info(records: list[Record], contents: list[bytes], what: Drawing) -> dict[str, Any]:
     from laur.render.metadata import read
 
+    body, notes = what.body, what.notes
     texts = [read(content).parameters or "" for content in contents]
     recipes = [record.result.recipe for record in records if record.result is not None]
     first = recipes[0]
@@ -343,6 +290,7 @@ def _info(records: list[Record], contents: list[bytes], body: Text2Image, notes:
         "sampler_name": SAMPLER_NAMES.get(first.sampler or "", first.sampler),
         "cfg_scale": first.guidance,
         "steps": first.steps,
+        "denoising_strength": first.strength,
         "batch_size": body.batch_size,
         "sd_model_name": first.checkpoint,
         "sd_model_hash": (first.checkpoint_sha256 or "")[:10],

@@ -17,7 +17,19 @@ from laur.core.errors import UnavailableError
 from laur.serve.access import Access
 from laur.serve.access.allowance import open_allowance
 from laur.serve.access.links import Links
-from laur.serve.http import a1111, cog, health, inputs, jobs, metrics, openai, openai_edits, problem, replicate
+from laur.serve.http import (
+    a1111,
+    a1111_pictures,
+    cog,
+    health,
+    inputs,
+    jobs,
+    metrics,
+    openai,
+    openai_edits,
+    problem,
+    replicate,
+)
 from laur.serve.http.body_limit import BodyLimit
 from laur.serve.http.gate import Gate
 from laur.serve.http.observed import Observed, Requests
@@ -45,7 +57,7 @@ def create_app(
     app = _bare(service.queue, crew, stop, service.tracing, webhooks)
     app.state.service, app.state.webhooks, app.state.desk = service, webhooks, a1111.Desk()
     app.add_middleware(BodyLimit, limit=service.limits.body)
-    for api in (jobs, inputs, openai, openai_edits, a1111, cog, replicate):
+    for api in (jobs, inputs, openai, openai_edits, a1111, a1111_pictures, cog, replicate):
         app.include_router(api.router)
     _guard(app, service, access or Access())
     return app

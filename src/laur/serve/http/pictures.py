@@ -10,8 +10,9 @@ import asyncio
 import base64
 import binascii
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
 from pydantic import Field
@@ -32,6 +33,7 @@ Picture = Annotated[
         json_schema_extra={"format": "uri"},
     ),
 ]
+T = TypeVar("T")
 _REF = re.compile(r"sha256:[0-9a-f]{64}")
 _DATA = re.compile(r"data:[^,]{0,200};base64,")
 _FILE = re.compile(r"/v1/files/([0-9a-f]{64})")
@@ -55,7 +57,7 @@ class Pictures:
             head = _DATA.match(source)
             if head is None:
                 raise PictureError("a data URL of a picture is data:image/png;base64, and the file in base64")
-            return _decoded(source[head.end() :])
+            return decoded(source[head.end() :])
         if source.startswith(("http://", "https://")):
             own = _FILE.fullmatch(source.removeprefix(self.base)) if source.startswith(self.base) else None
             if own is None:
@@ -63,22 +65,24 @@ class Pictures:
             return (await asyncio.to_thread(self.service.inputs.uploaded, self.tenant, own[1]))[0]
         if not bare:
             raise PictureError("a picture is a data URL, the sha256:HASH of one that was sent before, or a link")
-        return _decoded(source)
+        return decoded(source)
 
     async def read(self, content: bytes, kind: Kind = "image", *, strokes: bool = False) -> InputPicture:
         """A file's picture or mask; few at a time, as they are large once unpacked. Raises PictureError."""
+        return await self.apart(lambda: self.service.inputs.read(content, kind, strokes=strokes))
+
+    async def apart(self, work: Callable[[], T]) -> T:
+        """What takes long with pixels, in a thread; few at a time."""
         async with self.service.decoding:
-            return await asyncio.to_thread(self.service.inputs.read, content, kind, strokes=strokes)
+            return await asyncio.to_thread(work)
 
     async def holes(self, content: bytes) -> InputPicture | None:
         """Where a file's picture is transparent, as a mask. Raises PictureError."""
-        async with self.service.decoding:
-            return await asyncio.to_thread(self.service.inputs.holes, content)
+        return await self.apart(lambda: self.service.inputs.holes(content))
 
     async def keep(self, picture: InputPicture) -> str:
         """What a Recipe names it by. Raises OutputError."""
-        async with self.service.decoding:
-            return await asyncio.to_thread(self.service.inputs.add, self.tenant, picture)
+        return await self.apart(lambda: self.service.inputs.add(self.tenant, picture))
 
     async def settle(self, source: str | bytes, kind: Kind = "image") -> str:
         """From whatever was sent to what a Recipe names it by. Errors: those of `bytes_of` and `read`."""
@@ -105,7 +109,8 @@ def _pictures(service: TheService, tenant: Tenant, request: Request) -> Pictures
 ThePictures = Annotated[Pictures, Depends(_pictures)]
 
 
-def _decoded(text: str) -> bytes:
+def decoded(text: str) -> bytes:
+    """From base64. Raises PictureError."""
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
