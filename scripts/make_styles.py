@@ -1,4 +1,4 @@
-"""Train the styles of `mini`, one after another: pictures rendered by a teacher, then `laur train style`, then 8 bits.
+"""Train the styles of `mini` one by one: `laur train style` on what teachers make of its own pictures, then 8 bits.
 
     python scripts/make_styles.py --pack mini-train              all that are not up to date
     python scripts/make_styles.py --pack mini-train oil ink      only these
@@ -25,6 +25,7 @@ from laur.style.cards import Card, shipped
 from laur.style.teachers import teacher
 from laur.train.data.prepare import Wish, prepare
 from laur.train.data.reader import TrainingSet
+from laur.train.data.sources.own import Own
 from laur.train.data.sources.pack import Pack
 from laur.train.data.sources.prepared import Prepared
 from laur.train.data.sources.restyled import Restyled
@@ -43,7 +44,9 @@ CONTENT = (
     "3d render",
     "plump",
 )
-"""Styles of the pack whose pictures are rendered anew: coloured and filled."""
+"""Styles of the pack whose captions are drawn: coloured and filled."""
+ACCELERATOR = "lcm-lora-mini"
+"""With which pictures are drawn, and with which the styles shall be used."""
 KEY = "laur.made_from"
 
 
@@ -67,22 +70,22 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("names", nargs="*", metavar="STYLE", help="only these")
-    parser.add_argument("--pack", type=Path, required=True, help="pictures: a pack's folder")
+    parser.add_argument("--pack", type=Path, required=True, help="captions: a pack's folder")
     parser.add_argument("--work", type=Path, default=Path("runs/styles"), help="where sets and runs go")
     parser.add_argument("--out", type=Path, default=Path("src/laur/style"), help="where the finished files go")
-    parser.add_argument("--pictures", type=int, default=240, help="rendered anew for each style")
-    parser.add_argument("--updates", type=int, default=150)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--pictures", type=int, default=240, help="drawn once, and rendered anew for each style")
+    parser.add_argument("--updates", type=int, default=400)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--lr", type=float, default=5e-3)
     return parser.parse_args()
 
 
 def _pictures(wish: argparse.Namespace, loaded: LoadedCheckpoint) -> Path:
-    """The set whose pictures the teachers render, made once."""
-    folder: Path = wish.work / f"pictures-{wish.pictures}"
-    source = Pack(wish.pack, styles=CONTENT, limit=wish.pictures)
+    """The set whose pictures the teachers render: the model's own, after captions of the pack. Made once."""
+    words, folder = wish.work / f"words-{wish.pictures}", wish.work / f"own-{wish.pictures}"
     settings = Wish(size=loaded.info.native_size, pixels=True)
-    prepare(source, folder, loaded, settings, place=choose(None))
+    prepare(Pack(wish.pack, styles=CONTENT, limit=wish.pictures), words, loaded, settings, place=choose(None))
+    prepare(Own(words), folder, loaded, settings, place=choose(None))
     return folder
 
 
@@ -100,12 +103,13 @@ def _key(wish: argparse.Namespace, card: Card, loaded: LoadedCheckpoint, base: P
 def _make(wish: argparse.Namespace, card: Card, loaded: LoadedCheckpoint, target: Path, key: str) -> None:
     work: Path = wish.work / f"{card.name}-{key[:8]}"
     (trigger,) = card.triggers("mini")
-    source = Restyled(Prepared(wish.work / f"pictures-{wish.pictures}"), teacher(card.teacher), trigger)
+    source = Restyled(Prepared(wish.work / f"own-{wish.pictures}"), teacher(card.teacher), trigger, seed=0)
     prepare(source, work / "set", loaded, Wish(size=loaded.info.native_size), place=choose(None))
     command = [sys.executable, "-m", "laur", "train", "style", "--data", work / "set", "--out", work / "run"]
     command += ["--updates", wish.updates, "--batch", wish.batch, "--lr", wish.lr]
     settings = {
         "objective.rank": "4",
+        "objective.accelerator": ACCELERATOR,
         "objective.trigger_words": json.dumps([trigger]),
         "average": "0.95",
         "optimiser.warmup": "10",

@@ -32,10 +32,12 @@ laur data prepare icons --out sets/icons --style "fluent 3d" --style twemoji
 
 laur data prepare museum --query "sunflowers" --where medium=Paintings --limit 200 --out sets/flowers
 
+laur data prepare own sets/emoji --out sets/ink --teacher ink --trigger "ink drawing"
+
 laur data show sets/mine --sheet mine.png"""
 
 data_app = typer.Typer(no_args_is_help=True, help="Prepare pictures with captions for training, and look at a set.")
-KINDS = ("folder", "pack", "icons", "museum")
+KINDS = ("folder", "pack", "icons", "museum", "own")
 MUSEUM_LIMIT = 200
 NAMED = 5
 """Skipped pictures that are named on the terminal."""
@@ -46,7 +48,10 @@ def prepare(
     *,
     kind: Annotated[str, typer.Argument(metavar="KIND", help=f"Of the source: {', '.join(KINDS)}.")],
     path: Annotated[
-        Path | None, typer.Argument(metavar="[FOLDER]", help="The source, if it is a folder or pack.")
+        Path | None,
+        typer.Argument(
+            metavar="[FOLDER]", help="The source, if it is a folder, a pack, or a set whose captions --model draws."
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the set goes.")],
     model: Annotated[str, typer.Option("--model", "-m", metavar="NAME", help="Whose autoencoder encodes.")] = "mini",
@@ -69,6 +74,9 @@ def prepare(
             "--from", metavar="PLACE", help="Of icons: a folder of npm packages, or a registry; of a museum: its API."
         ),
     ] = None,
+    teacher: Annotated[
+        str, typer.Option(metavar="NAME", help="Of own pictures: the style's teacher paints them.")
+    ] = "",
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="That many pictures at most.")] = None,
     pixels: Annotated[bool, typer.Option("--pixels", help="Keep the pictures: for training an autoencoder.")] = False,
     text_states: Annotated[
@@ -83,10 +91,12 @@ def prepare(
     An interrupted preparation goes on where it was when the same command is given again. What cannot be learned from
     (broken, blank, tiny, without a caption) is left out, counted and named.
     """
-    told = _Told(path, style or [], label, captions, trigger, licence, query, where or [], origin, limit)
-    source = _source(kind, told)
     from laur.pipeline.device import choose
     from laur.pipeline.loading.load import load
+
+    drawn = (teacher, model, size)
+    told = _Told(path, style or [], label, captions, trigger, licence, query, where or [], origin, limit, *drawn)
+    source = _source(kind, told)
     from laur.train.data.maker import Wish, shard_for
     from laur.train.data.prepare import prepare as make
 
@@ -132,6 +142,9 @@ class _Told:
     where: list[str]
     origin: str | None
     limit: int | None
+    teacher: str
+    model: str
+    size: int | None
 
 
 _USES = {
@@ -139,20 +152,22 @@ _USES = {
     "pack": {"styles"},
     "icons": {"styles", "origin"},
     "museum": {"query", "where", "origin"},
+    "own": {"teacher", "trigger"},
 }
 _NAMES = {"styles": "--style", "origin": "--from"}
 
 
 def _source(kind: str, told: _Told) -> Source:
-    makers = {"folder": _folder, "pack": _pack, "icons": _icons, "museum": _museum}
+    makers = {"folder": _folder, "pack": _pack, "icons": _icons, "museum": _museum, "own": _own}
     if kind not in makers:
         raise DataError(f"there is no source of kind {kind!r}; known are {', '.join(KINDS)}")
-    for name in ("styles", "label", "captions", "trigger", "licence", "query", "where", "origin"):
+    for name in ("styles", "label", "captions", "trigger", "licence", "query", "where", "origin", "teacher"):
         given = getattr(told, name)
         if given and given != "auto" and name not in _USES[kind]:
             raise DataError(f"{_NAMES.get(name, f'--{name}')} does nothing for {kind}; leave it out")
-    if told.path is None and kind in {"folder", "pack"}:
-        raise DataError(f"which {kind}? give its path: laur data prepare {kind} PATH --out FOLDER")
+    if told.path is None and kind in {"folder", "pack", "own"}:
+        what = "set's captions" if kind == "own" else kind
+        raise DataError(f"which {what}? give its path: laur data prepare {kind} PATH --out FOLDER")
     if told.path is not None and kind in {"icons", "museum"}:
         raise DataError(f"{kind} are not read from {told.path}; leave it out, or give --from {told.path}")
     return makers[kind](told)
@@ -179,6 +194,17 @@ def _icons(told: _Told) -> Source:
     from laur.train.data.sources.npm import Packages
 
     return Icons(Packages(told.origin, report=say), styles=told.styles, limit=told.limit)
+
+
+def _own(told: _Told) -> Source:
+    from laur.style.teachers import teacher
+    from laur.train.data.sources.own import Own
+    from laur.train.data.sources.restyled import Restyled
+
+    if bool(told.teacher) != bool(told.trigger):
+        raise DataError("--teacher and --trigger go together: who paints, and the words that call the style")
+    source = Own(told.path or Path(), told.model, size=told.size, limit=told.limit)
+    return Restyled(source, teacher(told.teacher), told.trigger, seed=0) if told.teacher else source
 
 
 def _museum(told: _Told) -> Source:

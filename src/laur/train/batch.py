@@ -57,6 +57,8 @@ class Batch:
     """None in the autoencoder's training."""
     pictures: Tensor | None = None
     """(B, 3, H, W) in [-1, 1], where the objective asks for them beside the latents."""
+    noise: Tensor | None = None
+    """(B, C, h, w) float32, where the objective asks for it: what the model began with when it drew these pictures."""
     names: tuple[str, ...] = ()
     """The samples' own names, for messages."""
 

@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from laur.core.errors import DataError
+from laur.core.noise import Noise
 from laur.train.batch import Batch
+from laur.train.data.sources import own
 from laur.train.draws import Draws
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from laur.train.conditions import Conditioner
     from laur.train.data.order import Order
     from laur.train.data.reader import TrainingSet
@@ -28,8 +32,18 @@ class Feed:
         device: torch.device,
         *,
         pictures: bool = False,
+        drawn_by: str = "",
     ) -> None:
-        """`pictures`: give them beside the latents. Errors: DataError where the set keeps none."""
+        """`pictures`: give them beside the latents; `drawn_by`: the key of the checkpoint that drew the pictures, where
+        what it began with shall be given too.
+
+        Errors: DataError where the set keeps no pictures, or where that model did not draw them.
+        """
+        if drawn_by and own.model_of(data.info.source) != drawn_by:
+            raise DataError(
+                f"the model did not draw the pictures of {data.folder} itself; `laur data prepare own` does"
+            )
+        self._noise = bool(drawn_by)
         if (pictures or conditioner is None) and not data.info.keeps_pixels:
             raise DataError(f"{data.folder} keeps no pictures, which this task needs; prepare it with --pixels")
         self._pictures = pictures
@@ -48,4 +62,10 @@ class Feed:
         latents = self._data.latents(indices).to(self._device)
         conditions = self._conditioner.conditions(indices, draws)
         pictures = self._data.pixels(indices).to(self._device) if self._pictures else None
-        return Batch(update, keys, latents, conditions, pictures, names), draws
+        noise = self._began(names, latents) if self._noise else None
+        return Batch(update, keys, latents, conditions, pictures, noise, names), draws
+
+    def _began(self, names: tuple[str, ...], latents: Tensor) -> Tensor:
+        """What the model began with when it drew these."""
+        shape = (latents.shape[1], latents.shape[2], latents.shape[3])
+        return torch.stack([Noise(own.seed_of(name), shape).draw(0, 0) for name in names]).to(latents)

@@ -54,9 +54,10 @@ def assemble(
         objective = TASKS[config.task].build(config.objective, loaded, device)
     conditioner = _conditioner(config, data, loaded, device)
     pictures = getattr(objective, "needs_pictures", False)
+    drawn_by = loaded.info.key if getattr(objective, "needs_noise", False) else ""
     return Trainer(
         objective,
-        Feed(data, _order(config, data), conditioner, config.seed, device, pictures=pictures),
+        Feed(data, _order(config, data), conditioner, config.seed, device, pictures=pictures, drawn_by=drawn_by),
         config,
         folder,
         processes=processes,

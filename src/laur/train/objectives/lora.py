@@ -127,6 +127,16 @@ class Lora:
         for name in chosen(network, targets):
             self.layers[name] = self._widen(name, network.get_submodule(name), target)
 
+    def share(self, network: nn.Module) -> None:
+        """Put these same factors into another network of the same architecture, with weights of its own (frozen)."""
+        network.requires_grad_(False)
+        for name, mine in self.layers.items():
+            layer = network.get_submodule(name)
+            layer.__class__ = type(mine)
+            assert isinstance(layer, LowRankLayer)
+            for attribute in ("down", "up", "target_down", "target_up", "scale", "switch", "thin"):
+                setattr(layer, attribute, getattr(mine, attribute))
+
     @property
     def parameters(self) -> list[nn.Parameter]:
         """Down and up of each layer."""

@@ -55,7 +55,8 @@ class Prepared:
 
     def describe(self) -> Mapping[str, Any]:
         """See Source."""
-        return {"kind": "set", "content": self._set.info.key, "pictures": len(self)}
+        told = {"content": self._set.info.key, "pictures": len(self)}
+        return {"kind": "set", **told, "beneath": dict(self._set.info.source)}
 
     def __len__(self) -> int:
         return len(self._indices)

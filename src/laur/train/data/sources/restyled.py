@@ -22,6 +22,7 @@ class Repainted:
     beneath: Record
     teacher: Teacher
     trigger: str
+    seed: int | None = None
 
     @property
     def name(self) -> str:
@@ -52,21 +53,28 @@ class Repainted:
         scale = size / min(drawn.image.size)
         shape = (max(1, round(drawn.image.width * scale)), max(1, round(drawn.image.height * scale)))
         picture = np.asarray(drawn.image.convert("RGB").resize(shape, Image.Resampling.LANCZOS))
-        painted = self.teacher(picture, int(unit("teacher", self.teacher.name, self.name) * SEEDS))
+        keyed = int(unit("teacher", self.teacher.name, self.name) * SEEDS)
+        painted = self.teacher(picture, keyed if self.seed is None else self.seed)
         words = called(drawn.captions, self.beneath.style, self.trigger)
         return Drawn(Image.fromarray(painted), words)
 
 
 class Restyled:
-    """The source. `trigger` takes the place of the words by which captions call the former style."""
+    """The source. `trigger` takes the place of the words by which captions call the former style.
 
-    def __init__(self, beneath: Source, teacher: Teacher, trigger: str) -> None:
-        self._beneath, self._teacher, self._trigger = beneath, teacher, trigger
+    With a `seed` the teacher paints every picture with that one, so that what it leaves to chance (where the
+    background's patches lie) is the same in all and can be learned from few.
+    """
+
+    def __init__(self, beneath: Source, teacher: Teacher, trigger: str, seed: int | None = None) -> None:
+        self._beneath, self._teacher, self._trigger, self._seed = beneath, teacher, trigger, seed
         self.square = beneath.square
 
     def describe(self) -> Mapping[str, Any]:
         """See Source."""
-        told = {"teacher": self._teacher.name, "code": self._teacher.sha256, "trigger": self._trigger}
+        told: dict[str, Any] = {"teacher": self._teacher.name, "code": self._teacher.sha256, "trigger": self._trigger}
+        if self._seed is not None:
+            told["seed"] = self._seed
         return {"kind": "restyled", **told, "beneath": dict(self._beneath.describe())}
 
     def __len__(self) -> int:
@@ -75,7 +83,7 @@ class Restyled:
     def records(self, start: int, stop: int) -> Iterator[Repainted]:
         """See Source."""
         for record in self._beneath.records(start, stop):
-            yield Repainted(record, self._teacher, self._trigger)
+            yield Repainted(record, self._teacher, self._trigger, self._seed)
 
 
 def called(captions: tuple[str, ...], former: str, trigger: str) -> tuple[str, ...]:

@@ -1,0 +1,122 @@
+"""Pictures that a checkpoint draws itself, from the captions of a prepared set and noise keyed by their names.
+
+What a style's teacher makes of them keeps what the model can draw, and how: an adapter that learns from such pictures
+has the style alone to learn. As the noise of each is known, it can also learn which picture begins where
+(`objective.accelerator` of `laur train style`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from laur.train.data.picture import Drawn, unit
+from laur.train.data.reader import TrainingSet
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from laur.core.checkpoint import Checkpoint
+    from laur.pipeline.engine import Engine
+
+KIND = "own"
+TOGETHER = 8
+"""Drawn in one batch."""
+_SEEDS = 2**31
+
+
+def seed_of(name: str) -> int:
+    """Of the noise that a picture of this name begins with."""
+    return int(unit(KIND, name) * _SEEDS)
+
+
+def model_of(source: Mapping[str, Any]) -> str | None:
+    """`Checkpoint.key` of the model that drew a set's pictures, by what the set says of its source; None for others."""
+    while source.get("kind") != KIND:
+        beneath = source.get("beneath")
+        if not isinstance(beneath, Mapping):
+            return None
+        source = beneath
+    return str(source.get("model", ""))
+
+
+@dataclass(frozen=True, slots=True)
+class OwnPicture:
+    """One of them; it holds its picture, since pictures are drawn in batches."""
+
+    name: str
+    caption: str
+    pixels: NDArray[np.uint8]
+    licence: str
+    origin: str
+    style: str = ""
+
+    def draw(self, size: int) -> Drawn:
+        """See Record."""
+        del size
+        from PIL import Image
+
+        return Drawn(Image.fromarray(self.pixels), (self.caption,))
+
+
+class Own:
+    """The source: as many pictures as the set has captioned ones."""
+
+    square = True
+
+    def __init__(self, words: Path, model: str = "mini", *, size: int | None = None, limit: int | None = None) -> None:
+        """`words`: a prepared set, of which captions and names are taken; `model` draws as it does by default, in few
+        steps, `size` pixels a side (its own where None). Errors: DataError, those of loading.
+        """
+        self._set = TrainingSet.open(words)
+        self._model, self._size = model, size
+        count = len(self._set)
+        self._places = np.arange(count) if limit is None or limit >= count else np.arange(limit) * count // limit
+
+    @cached_property
+    def _engine(self) -> Engine:
+        from laur.pipeline.engine import Engine
+
+        return Engine(self._model)
+
+    @cached_property
+    def _info(self) -> Checkpoint:
+        return self._engine.library.checkpoint(self._model)
+
+    def describe(self) -> Mapping[str, Any]:
+        """See Source."""
+        told = {"words": self._set.info.key, "pictures": len(self), "size": self._size or self._info.native_size}
+        return {"kind": KIND, "model": self._info.key, **told}
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def records(self, start: int, stop: int) -> Iterator[OwnPicture]:
+        """See Source."""
+        places = self._places[start:stop]
+        for first in range(0, len(places), TOGETHER):
+            yield from self._drawn(places[first : first + TOGETHER])
+
+    def _drawn(self, places: NDArray[np.int64]) -> Iterator[OwnPicture]:
+        from laur.core.recipe import Recipe
+        from laur.train.conditions import plain_prompt
+
+        names = self._set.names(places)
+        captions = [_one(name, texts) for name, texts in zip(names, self._set.captions(places), strict=True)]
+        side = self._size or self._info.native_size
+        recipes = [
+            Recipe(prompt=plain_prompt(caption), seed=seed_of(name), width=side, height=side)
+            for name, caption in zip(names, captions, strict=True)
+        ]
+        for name, caption, picture in zip(names, captions, self._engine.pictures(recipes), strict=True):
+            yield OwnPicture(name, caption, np.asarray(picture.pixels), f"that of {self._info.name}", self._info.name)
+
+
+def _one(name: str, captions: Sequence[str]) -> str:
+    """The caption that is drawn: any of them, by the name."""
+    return captions[int(unit("caption", name) * len(captions))]
