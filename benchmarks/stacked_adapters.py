@@ -3,7 +3,7 @@
     python benchmarks/stacked_adapters.py --prompts 64 --docs               # the styles that ship
     python benchmarks/stacked_adapters.py a.safetensors b.safetensors …     # these
 
-Each prompt (a thing's name, since styles may change colours) is drawn with none, then with 1 to 8 of the adapters, in an
+Each prompt (the name of a thing: styles change colours) is drawn with none, then with 1 to 8 of the adapters, in an
 order of its own, at their full weight; then with one of them at rising weights. Their words are left out, so that
 nothing but weights changes. The shipped scorer says for each picture how many names of other things fit it less than
 its own; agreement is twice that share less one: 1 is always, 0 is chance. Both curves are put over the strength of the
