@@ -113,6 +113,13 @@ def test_a_set_is_shown(pixels: bool, checkpoint: Path, tmp_path: Path, capsys: 
         (["folder", "{mine}", "--style", "ink"], "--style does nothing for folder; leave it out"),
         (["folder", "{mine}", "--query", "x"], "--query does nothing for folder"),
         (["folder"], "which folder? give its path"),
+        (["own"], "which set's captions? give its path"),
+        (["own", "{mine}", "--teacher", "ink"], "--teacher and --trigger go together"),
+        (
+            ["own", "{mine}", "--teacher", "inks", "--trigger", "ink"],
+            "there is no teacher 'inks'; known are impressionism",
+        ),
+        (["own", "{mine}", "--query", "x"], "--query does nothing for own"),
         (["pack", "{empty}"], "holds no vectors.jsonl.xz"),
         (["zip", "{mine}"], "there is no source of kind 'zip'; known are folder, pack, icons, museum"),
         (["icons", "{mine}"], "icons are not read from"),

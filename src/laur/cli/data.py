@@ -203,8 +203,9 @@ def _own(told: _Told) -> Source:
 
     if bool(told.teacher) != bool(told.trigger):
         raise DataError("--teacher and --trigger go together: who paints, and the words that call the style")
+    painter = teacher(told.teacher) if told.teacher else None
     source = Own(told.path or Path(), told.model, size=told.size, limit=told.limit)
-    return Restyled(source, teacher(told.teacher), told.trigger, seed=0) if told.teacher else source
+    return source if painter is None else Restyled(source, painter, told.trigger, seed=0)
 
 
 def _museum(told: _Told) -> Source:
