@@ -22,7 +22,7 @@ class Runner(BaseRunner):
     """Holds one engine; Cog sends it one prediction at a time, whose pictures are drawn together."""
 
     def setup(self) -> None:
-        """Load the model that is in weights/."""
+        """Load the model that is in weights/, and draw once, so that the first prediction does not wait for more."""
         chosen: dict[str, Any] = {"model": "mini", "adapters": []}
         if (WEIGHTS / "weights.json").is_file():
             chosen |= json.loads((WEIGHTS / "weights.json").read_text("utf-8"))
@@ -33,6 +33,7 @@ class Runner(BaseRunner):
 
         self.adapters: list[str] = chosen["adapters"]
         self.pipeline = StandardPipeline(chosen["model"])
+        self.pipeline("a dot", steps=1, seed=0, adapters=self._adapters(None, 1.0))  # ready is who has drawn
 
     def run(
         self,
