@@ -43,8 +43,6 @@ class Tail:
             self._watchers[job].remove(entry)
             if not self._watchers[job]:
                 del self._watchers[job]
-            if not self._watchers:
-                await self.close()
 
     async def close(self) -> None:
         """Stop reading."""
@@ -58,7 +56,8 @@ class Tail:
         return found[0][0] if found else "0-0"
 
     async def _read(self) -> None:
-        while True:
+        """Ends by itself with the read after which nobody watches: to interrupt one can take as long as it blocks."""
+        while self._watchers:
             try:
                 found: Any = await self._link.call(self._more)
             except UnavailableError:
