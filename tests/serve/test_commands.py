@@ -1,5 +1,6 @@
 """`laur serve` and `laur worker` as processes, with the real engine and Redis between them."""
 
+import io
 import os
 import re
 import signal
@@ -8,9 +9,12 @@ import sys
 import time
 
 import httpx2
+import numpy as np
 import pytest
+from PIL import Image
 
 from helpers.redis_server import free_port
+from laur.input.image import InputPicture
 from laur.render.metadata import read
 
 LAUR = (sys.executable, "-m", "laur")
@@ -50,11 +54,40 @@ def test_api_and_worker_draw_over_redis_and_drain(start, redis_server):
         steps = re.findall(r'^laur_engine_steps_total{engine="([01])"} (\S+)', told, re.MULTILINE)
         assert sorted(float(count) for _, count in steps) == [0.0, 4.0]
         assert len(re.findall('^laur_engine_info{.*device="cpu"', told, re.MULTILINE)) == 2
+        _draw_over(http, found.pixels, f"{http.base_url}/v1/jobs/{said['id']}/picture")
     for process in (worker, api):
         process.send_signal(signal.SIGTERM)
         _, said = process.communicate(timeout=60)
         assert process.returncode == 0, said
         assert "Traceback" not in said
+
+
+def _draw_over(http, pixels, link):
+    """Image to image and inpainting beside a plain picture, in another process than that which took the pictures."""
+    dark, mask = np.zeros((64, 64, 3), np.uint8), np.zeros((64, 64), np.uint8)
+    dark[:, :, 2], mask[:, :32] = 90, 255
+    night, hole = [
+        http.post(f"/v1/inputs?kind={kind}", content=_png(what)).json()["ref"]
+        for kind, what in (("image", dark), ("mask", mask))
+    ]
+    common = {"prompt": "a green pear, fluent 3d", "seed": 2, "width": 64, "height": 64}
+    wishes = [common, {**common, "image": night, "strength": 0.3}, {**common, "image": link, "mask": hole}]
+    jobs = [http.post("/v1/jobs", json={"recipe": wish}).json() for wish in wishes]
+    found = []
+    for job in jobs:
+        assert "ended" in http.get(f"/v1/jobs/{job['id']}/events").text
+        found.append(read(http.get(f"/v1/jobs/{job['id']}/picture").content))
+    plain, over, inpainted = [picture.pixels.astype(int) for picture in found]
+    assert [picture.recipe.image for picture in found] == [None, night, InputPicture(pixels).ref]
+    assert over.mean() < plain.mean() - 50
+    np.testing.assert_array_equal(inpainted[:, 32:], pixels[:, 32:])
+    assert (inpainted[:, :32] != pixels[:, :32]).any()
+
+
+def _png(pixels):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
 
 
 def test_what_cannot_start_says_so_in_one_line(start):

@@ -198,6 +198,23 @@ def test_data_urls_in_a_recipe(http):
     assert (recipe["width"], recipe["height"]) == (64, 64)
 
 
+def test_results_are_begun_from_by_their_links(http):
+    job = http.post("/v1/jobs", json={"recipe": {"prompt": "a fox", "seed": 3}}).json()
+    own = f"{http.base_url}/v1/jobs/{job['id']}/picture".replace("//v1", "/v1")
+    while http.get(f"/v1/jobs/{job['id']}").json()["state"] != "done":
+        time.sleep(0.02)
+    ref = read_picture(http.get(own).content).ref
+    made = http.post("/v1/images/generations", json={"prompt": "a fox", "seed": 3, "response_format": "url"}).json()
+    for link in (own, made["data"][0]["url"]):
+        state, recipe = drawn(http, {"image": link})
+        assert (state, recipe["image"]) == ("done", ref)
+    for link in (
+        own.replace(job["id"], "nothing"),
+        made["data"][0]["url"].replace("pictures/", "pictures/" + "0" * 64),
+    ):
+        assert drawn(http, {"image": link})[0] in {404, 422}
+
+
 @pytest.mark.parametrize(
     ("fields", "status", "said"),
     [

@@ -1,7 +1,7 @@
 """Pictures in requests, however a client sends them, to what a Recipe names them by.
 
-As bytes, in base64, as a data URL, as an address where the operator allows that, as the link of a file that was
-uploaded here, or as sha256:HASH of one that was sent before.
+As bytes, in base64, as a data URL, as sha256:HASH of one that was sent before, as this server's own link of an upload
+or a result, or as another address where the operator allows that.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from fastapi import Depends, Request
 from pydantic import Field
 
-from laur.core.errors import PictureError
+from laur.core.errors import NotFoundError, PictureError
 from laur.serve.http.common import Tenant, TheService
 from laur.serve.inputs import Kind
 
@@ -37,6 +37,8 @@ T = TypeVar("T")
 _REF = re.compile(r"sha256:[0-9a-f]{64}")
 _DATA = re.compile(r"data:[^,]{0,200};base64,")
 _FILE = re.compile(r"/v1/files/([0-9a-f]{64})")
+_RESULT = re.compile(r"/v1/pictures/([0-9a-f]{64}\.(?:png|jpeg|webp|avif))")
+_JOB = re.compile(r"/v1/jobs/([A-Za-z0-9][A-Za-z0-9_-]{0,63})/picture")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +61,33 @@ class Pictures:
                 raise PictureError("a data URL of a picture is data:image/png;base64, and the file in base64")
             return decoded(source[head.end() :])
         if source.startswith(("http://", "https://")):
-            own = _FILE.fullmatch(source.removeprefix(self.base)) if source.startswith(self.base) else None
-            if own is None:
-                return await self.service.fetcher.get(source)
-            return (await asyncio.to_thread(self.service.inputs.uploaded, self.tenant, own[1]))[0]
+            own = await self._own(source)
+            return await self.service.fetcher.get(source) if own is None else own
         if not bare:
             raise PictureError("a picture is a data URL, the sha256:HASH of one that was sent before, or a link")
         return decoded(source)
+
+    async def _own(self, address: str) -> bytes | None:
+        """What this server's own links mean, without a request to itself; None for other addresses.
+
+        Raises NotFoundError for what is not there, or not this tenant's to see.
+        """
+        path, _, query = address.removeprefix(self.base).partition("?")
+        service = self.service
+        if not address.startswith(f"{self.base}/"):
+            return None
+        if (file := _FILE.fullmatch(path)) is not None:
+            return (await asyncio.to_thread(service.inputs.uploaded, self.tenant, file[1]))[0]
+        if (result := _RESULT.fullmatch(path)) is not None:
+            if service.links is not None and not service.links.opens(path, query):
+                raise NotFoundError("the picture's link is no longer valid; ask for its result again")
+            return await asyncio.to_thread(service.store.get, result[1])
+        if (job := _JOB.fullmatch(path)) is not None:
+            record = await service.queue.get(job[1])
+            if record.result is None:
+                raise NotFoundError(f"job {job[1]} is {record.state.value}; its picture is there once it is done")
+            return await service.content(record.result)
+        return None
 
     async def read(self, content: bytes, kind: Kind = "image", *, strokes: bool = False) -> InputPicture:
         """A file's picture or mask; few at a time, as they are large once unpacked. Raises PictureError."""
