@@ -52,3 +52,13 @@ def test_paths_are_no_names(engine, own_file, fields):
 def test_names_are(engine):
     name = adapter_names()[0]
     assert engine.resolve(Recipe(prompt=f"a fox <lora:{name}:0.5>", seed=1)).recipe.adapters[0].name == name
+
+
+def test_a_broken_card_of_the_users_ends_no_service(tmp_path, monkeypatch):
+    monkeypatch.setenv("LAUR_HOME", str(tmp_path))
+    (tmp_path / "styles").mkdir()
+    (tmp_path / "styles" / "own.toml").write_text("no card")
+    broken = Names().adapters()
+    assert adapter_names()[0] in broken
+    (tmp_path / "styles" / "own.toml").unlink()
+    assert set(broken) < set(Names().adapters())

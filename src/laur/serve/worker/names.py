@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Collection
 
-from laur.core.errors import NotFoundError
+from laur.core.errors import LaurError, NotFoundError
 from laur.core.recipe import DEFAULT_CHECKPOINT, Recipe
+
+LOG = logging.getLogger(__name__)
 
 _LOOK_AGAIN = 5.0
 """Seconds for which the user's folders are believed not to have changed."""
@@ -22,6 +25,7 @@ class Names:
         self._at = -_LOOK_AGAIN
         self._models: tuple[str, ...] = ()
         self._adapters: tuple[str, ...] = ()
+        self._styles: tuple[str, ...] = ()
 
     def models(self) -> tuple[str, ...]:
         """Checkpoints, the own one first."""
@@ -63,7 +67,11 @@ class Names:
 
         others = [entry.name for entry in names.known()] if self._serves is None else list(self._serves)
         self._models = tuple(dict.fromkeys([self.own, *others]))
-        self._adapters = tuple(dict.fromkeys([*(entry.name for entry in catalogue.known()), *cards.known()]))
+        try:
+            self._styles = tuple(cards.known())
+        except LaurError as error:  # a broken card in the user's folder: the others are served as they were
+            LOG.warning("%s", error)
+        self._adapters = tuple(dict.fromkeys([*(entry.name for entry in catalogue.known()), *self._styles]))
         self._at = time.monotonic()
 
 
