@@ -57,6 +57,7 @@ class Running:
                         cap=lambda pixels: 8,
                         options=WorkerOptions(grace=5.0, block=0.1),
                         tracing=tracing,
+                        safety=options.get("safety"),
                     )
                 ]
             )

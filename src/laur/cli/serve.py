@@ -68,6 +68,13 @@ Devices = Annotated[
 ]
 Logs = Annotated[LogFormat, typer.Option(metavar="NAME", help="text, or json with an object to each line.")]
 Grace = Annotated[float, typer.Option(metavar="SECONDS", min=0.0, help="For what is being drawn when told to stop.")]
+Safety = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Judge prompts and pictures: a safety checker's folder, or a plug-in's name. Off by default.",
+    ),
+]
 Measure = Annotated[
     bool,
     typer.Option(
@@ -127,6 +134,7 @@ def serve(
         float, typer.Option(metavar="PERCENT", min=0.0, max=100.0, help="Of jobs to be done, for the error budget.")
     ] = 99.0,
     log_format: Logs = LogFormat.TEXT,
+    safety: Safety = None,
     measure: Measure = True,
     device: Devices = None,
     dtype: Dtype = None,
@@ -147,7 +155,8 @@ def serve(
             raise typer.BadParameter(f"{value!r} is not off, public or any", param_hint=option)
     setup = _setup(
         model=model, also=also, device=device, dtype=dtype, redis=redis, store=store, namespace=namespace, limit=limit,
-        keep=keep, lease=lease, grace=grace, measure=measure, limits=Limits(pixels=max_size**2), image_urls=image_urls,
+        keep=keep, lease=lease, grace=grace, measure=measure, safety=safety,
+        limits=Limits(pixels=max_size**2), image_urls=image_urls,
         log_format=log_format, objective=Objective(share=objective / 100),
     )  # fmt: skip
     access = Access(
@@ -184,6 +193,7 @@ def worker(
     also: Serves = None,
     grace: Grace = 25.0,
     log_format: Logs = LogFormat.TEXT,
+    safety: Safety = None,
     measure: Measure = True,
     device: Devices = None,
     dtype: Dtype = None,
@@ -198,7 +208,7 @@ def worker(
 
     setup = _setup(
         model=model, also=also, device=device, dtype=dtype, redis=redis, store=store, namespace=namespace, limit=limit,
-        keep=keep, lease=lease, grace=grace, measure=measure,
+        keep=keep, lease=lease, grace=grace, measure=measure, safety=safety,
         log_format=log_format, service_name="laur-worker",
     )  # fmt: skip
     opened = parts(setup)

@@ -163,6 +163,8 @@ class Result:
     warnings: tuple[str, ...] = ()
     cached: bool = False
     """Drawn for an earlier job, or by another job at the same time."""
+    blurred: str | None = None
+    """Why the file shows colours only, see `laur.serve.safety`."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""

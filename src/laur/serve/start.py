@@ -17,6 +17,7 @@ from laur.serve.fetching import Fetcher
 from laur.serve.observe.objective import Objective
 from laur.serve.observe.trace import Tracing, open_tracing
 from laur.serve.queue import Queue, QueueOptions, open_queue
+from laur.serve.safety import open_safety
 from laur.serve.service import Limits, Service
 from laur.serve.store import Store
 from laur.serve.worker.names import Names
@@ -58,6 +59,8 @@ class Setup:
     image_urls: str = "off"
     """Pictures by address: off, public or any."""
     objective: Objective = field(default_factory=Objective)
+    safety: str | None = None
+    """A folder or a plug-in, see `laur.serve.safety`; nothing is judged without one."""
     service_name: str = "laur-serve"
     """In traces."""
 
@@ -121,6 +124,7 @@ def make_worker(setup: Setup, opened: Parts) -> Worker:
         cap=cap,
         options=setup.worker,
         tracing=opened.tracing,
+        safety=None if setup.safety is None else open_safety(setup.safety),
     )
     return worker
 

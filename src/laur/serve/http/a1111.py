@@ -275,7 +275,9 @@ async def _follow(service: Service, job: Job, under: Under) -> None:
 def _info(records: list[Record], contents: list[bytes], what: Drawing) -> dict[str, Any]:
     from laur.render.metadata import read
 
-    body, notes = what.body, what.notes
+    body = what.body
+    hidden = [record.result.blurred if record.result else None for record in records]
+    notes = [*what.notes, *(f"picture {n} is blurred: {why}" for n, why in enumerate(hidden) if why)]
     texts = [read(content).parameters or "" for content in contents]
     recipes = [record.result.recipe for record in records if record.result is not None]
     first = recipes[0]

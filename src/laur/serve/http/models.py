@@ -96,6 +96,7 @@ class ResultView(BaseModel):
     recipe: dict[str, Any] = Field(description="Filled in: the same recipe gives the same picture.")
     warnings: list[str]
     cached: bool
+    blurred: str | None = Field(None, description="Why it shows colours only.")
 
 
 class FailureView(BaseModel):
@@ -153,7 +154,7 @@ class JobView(BaseModel):
         )
 
 
-_SAME = ("media_type", "size", "sha256", "width", "height", "cached")
+_SAME = ("media_type", "size", "sha256", "width", "height", "cached", "blurred")
 
 
 class QueueView(BaseModel):

@@ -79,6 +79,7 @@ class ImageData(BaseModel):
     b64_json: str | None = None
     url: str | None = None
     revised_prompt: str | None = None
+    blurred: str | None = Field(None, description="Why it shows colours only; ours.")
 
 
 class Images(BaseModel):
@@ -177,8 +178,10 @@ def _unfinished(record: Record) -> Failure:
 async def _data(service: Service, record: Record, request: Request, as_url: bool) -> ImageData:
     assert record.result is not None
     if as_url:
-        return ImageData(url=service.link(str(request.url_for("file", key=record.result.key))))
-    return ImageData(b64_json=base64.b64encode(await service.content(record.result)).decode())
+        url = service.link(str(request.url_for("file", key=record.result.key)))
+        return ImageData(url=url, blurred=record.result.blurred)
+    content = base64.b64encode(await service.content(record.result)).decode()
+    return ImageData(b64_json=content, blurred=record.result.blurred)
 
 
 def _size(record: Record) -> str:
@@ -213,7 +216,7 @@ async def _end(service: Service, job: Job, event: events.Ended, kind: str) -> tu
     tokens = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
     usage = {**tokens, "input_tokens_details": {"image_tokens": 0, "text_tokens": 0}}
     content = base64.b64encode(await service.content(event.result)).decode()
-    values = {"b64_json": content, "usage": usage}
+    values = {"b64_json": content, "usage": usage, "blurred": event.result.blurred}
     return _said(f"{kind}.completed", job, job.format, event.result.recipe, values)
 
 

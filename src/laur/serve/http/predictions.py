@@ -229,12 +229,14 @@ async def _output(service: Service, record: Record, base: str, data: bool) -> st
 
 
 def _logs(records: list[Record]) -> str:
-    """A line of progress as clients look for it."""
+    """A line of progress as clients look for it, and one for each picture that is not shown as it was drawn."""
+    hidden = [record.result.blurred if record.result else None for record in records]
+    notes = "".join(f"output {n} is blurred: {why}\n" for n, why in enumerate(hidden) if why)
     done, all_ = sum(record.step for record in records), sum(record.steps for record in records)
     if not all_:
-        return ""
+        return notes
     percent = 100 * done // all_
-    return f"{percent:3d}%|{'█' * (percent // 10):<10}| {done}/{all_} [00:00<00:00,  0.00it/s]\n"
+    return f"{percent:3d}%|{'█' * (percent // 10):<10}| {done}/{all_} [00:00<00:00,  0.00it/s]\n{notes}"
 
 
 def _urls(base: str, number: str, replicate: bool) -> dict[str, str]:

@@ -32,6 +32,8 @@ class Held:
     planned: Planned | None = None
     file: str | None = None
     """In the store."""
+    blurred: str | None = None
+    """Its name where the picture is blurred."""
     leads: bool = False
     """Draws that file, perhaps for others too."""
     following: bool = False

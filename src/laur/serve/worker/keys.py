@@ -25,3 +25,10 @@ def in_format(key: str, format: str, *, metadata: bool) -> str:
     if not metadata:
         key = hashlib.sha256(f"{key} without metadata".encode()).hexdigest()
     return f"{key}.{format}"
+
+
+def judged(file: str, by: str, *, blurred: bool) -> str:
+    """The name of a file that `by` has judged: another one for a picture that is shown blurred."""
+    key, _, suffix = file.partition(".")
+    key = hashlib.sha256(f"{key} judged by {by}{' and blurred' if blurred else ''}".encode()).hexdigest()
+    return f"{key}.{suffix}"

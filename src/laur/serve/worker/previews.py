@@ -32,7 +32,14 @@ def encode(progress: Progress, side: int) -> bytes | None:
 
 
 def describe(
-    key: str, content: bytes, job: Job, recipe: Recipe, warnings: tuple[str, ...], *, cached: bool = False
+    key: str,
+    content: bytes,
+    job: Job,
+    recipe: Recipe,
+    warnings: tuple[str, ...],
+    *,
+    cached: bool = False,
+    blurred: str | None = None,
 ) -> Result:
     """What a queue keeps of a finished file."""
     assert recipe.width and recipe.height
@@ -46,4 +53,5 @@ def describe(
         recipe=recipe,
         warnings=warnings,
         cached=cached,
+        blurred=blurred,
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from laur.serve.job import State
 from laur.serve.observe.histogram import STAGE, WHOLE, Histogram
 
-STAGES = ("queue", "plan", "prepare", "text", "denoise", "decode", "encode", "store")
+STAGES = ("queue", "plan", "prepare", "text", "denoise", "decode", "judge", "encode", "store")
 """Of a job: it waits; the recipe becomes a plan; adapters and texts are fetched (the texts alone, once more); its
 denoiser calls, from the first to the last; latent to pixels; pixels to a file; the file into the store."""
 

@@ -15,10 +15,12 @@ from laur.serve.cache import Index, wish_key
 from laur.serve.inputs import Inputs, mentioned
 from laur.serve.job import Failure, Job, Result, State
 from laur.serve.queue import Lease, Queue
+from laur.serve.safety.base import REFUSED, Safety
+from laur.serve.safety.blur import blurred as made_blurred
 from laur.serve.store import Store
 from laur.serve.worker import previews
 from laur.serve.worker.held import Hand, Held
-from laur.serve.worker.keys import in_format
+from laur.serve.worker.keys import in_format, judged
 from laur.serve.worker.messages import Broke, Drawn, Planned, Stepped, Told
 from laur.serve.worker.names import Names
 from laur.serve.worker.options import WorkerOptions
@@ -46,6 +48,7 @@ class Way:
     hand: Hand
     tally: Tally
     options: WorkerOptions
+    safety: Safety | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when there may be room for more."""
     updates: list[tuple[Held, events.JobEvent]] = field(default_factory=list[tuple[Held, events.JobEvent]])
@@ -109,12 +112,16 @@ class Way:
         job = held.lease.job
         held.journey.note("plan", planned.began, planned.ended)
         held.planned, held.file = planned, in_format(planned.key, job.format, metadata=job.metadata)
+        if self.safety is not None and await self._is_refused(held, self.safety):
+            return
         pause, waited = FOLLOW[0], False
         while self.has(held):
-            if await asyncio.to_thread(self.store.has, held.file):
+            if (there := await asyncio.to_thread(self._find, held)) is not None:
                 self.tally.collapsed += waited
                 self.tally.hits += not waited
-                await self._done(held, await asyncio.to_thread(self.store.get, held.file), cached=True)
+                content = await asyncio.to_thread(self.store.get, there)
+                why = "an earlier drawing of it was judged so" if there == held.blurred else None
+                await self._done(held, there, content, cached=True, blurred=why)
                 return
             if await self.index.lead(held.file, held.lease.token, self.queue.options.lease):
                 held.leads, held.following = True, False
@@ -126,12 +133,26 @@ class Way:
             await asyncio.sleep(pause)
             pause = min(FOLLOW[1], 1.5 * pause)
 
+    def _find(self, held: Held) -> str | None:
+        """Its file, if it was drawn before."""
+        return next((name for name in (held.file, held.blurred) if name and self.store.has(name)), None)
+
+    async def _is_refused(self, held: Held, safety: Safety) -> bool:
+        """Judge the prompt, and name the files by who judges."""
+        assert held.planned and held.file
+        held.file, held.blurred = (judged(held.file, safety.name, blurred=blurred) for blurred in (False, True))
+        reason = await asyncio.to_thread(safety.prompt, held.planned.recipe.prompt)
+        if reason is not None:
+            text = f"the prompt is not drawn here: {' '.join(reason.split())[:300]}"
+            await self._fail(held, Failure(kind=REFUSED, message=text, status=400))
+        return reason is not None
+
     async def _stepped(self, held: Held, told: Stepped) -> None:
         job, progress = held.lease.job, told.progress
         if job.deadline is not None and time.time() > job.deadline:
             await self.lose(await self.queue.renew([held.lease]))  # the queue's clock decides
         self._say(held, events.Progress(job=job.id, step=progress.step, steps=progress.steps))
-        if job.previews and progress.step < progress.steps:
+        if job.previews and self.safety is None and progress.step < progress.steps:  # nothing is shown unjudged
             data = await asyncio.to_thread(previews.encode, progress, self.options.preview_side)
             if data is not None:
                 preview = events.Preview(
@@ -144,18 +165,37 @@ class Way:
         held.journey.denoised()
         if drawn.began is not None:
             held.journey.note("decode", drawn.began, drawn.ended)
+        picture, file, why = drawn.picture, held.file, None
+        if self.safety is not None:
+            with held.journey.stage("judge"):
+                why = await asyncio.to_thread(self.safety.picture, picture.pixels)
+            if why is not None:
+                picture, file = await asyncio.to_thread(made_blurred, picture), held.blurred
         with held.journey.stage("encode"):
-            content = await asyncio.to_thread(drawn.picture.encode, job.format, metadata=job.metadata)
-        assert held.file
+            content = await asyncio.to_thread(picture.encode, job.format, metadata=job.metadata)
+        assert file
         with held.journey.stage("store"):
-            content = await asyncio.to_thread(self.store.put, held.file, content)
-        await self._done(held, content, cached=False, notes=drawn.notes)
+            content = await asyncio.to_thread(self.store.put, file, content)
+        await self._done(held, file, content, cached=False, notes=drawn.notes, blurred=why)
 
-    async def _done(self, held: Held, content: bytes, *, cached: bool, notes: tuple[str, ...] = ()) -> None:
-        assert held.planned and held.file
+    async def _done(
+        self,
+        held: Held,
+        file: str,
+        content: bytes,
+        *,
+        cached: bool,
+        notes: tuple[str, ...] = (),
+        blurred: str | None = None,
+    ) -> None:
+        assert held.planned
         job, planned = held.lease.job, held.planned
         warnings = (*planned.warnings, *notes)
-        result = previews.describe(held.file, content, job, planned.recipe, warnings, cached=cached)
+        if blurred is not None:
+            blurred = " ".join(blurred.split())[:300]
+            warnings = (*warnings, f"the picture is blurred: {blurred}")
+        recipe = planned.recipe
+        result = previews.describe(file, content, job, recipe, warnings, cached=cached, blurred=blurred)
         if (wish := wish_key(job)) is not None:
             await self._surely(lambda: self.index.put(wish, result))
         counts = await self._finish(held, result)

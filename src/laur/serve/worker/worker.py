@@ -24,6 +24,7 @@ from laur.serve.inputs import Inputs
 from laur.serve.job import pool_of
 from laur.serve.observe.trace import OFF, JobSpan, Tracing
 from laur.serve.queue import Lease, Queue, WorkerCard
+from laur.serve.safety.base import Safety
 from laur.serve.store import Store
 from laur.serve.worker.held import LATENT, Hand, Held
 from laur.serve.worker.journey import Journey
@@ -61,6 +62,7 @@ class Worker:
         cap: RowCap,
         options: WorkerOptions | None = None,
         tracing: Tracing = OFF,
+        safety: Safety | None = None,
     ) -> None:
         """`make` opens the Engine in its thread; `cap` says how many rows of a size make a full batch."""
         self.options = options or WorkerOptions()
@@ -70,7 +72,9 @@ class Worker:
         self.tally = Tally()
         self.draining = False
         self.tracing = tracing
-        self.way = Way(queue, store, index, names, Inputs(store), self.thread, self.hand, self.tally, self.options)
+        self.way = Way(
+            queue, store, index, names, Inputs(store), self.thread, self.hand, self.tally, self.options, safety
+        )
         self._shown = WorkerCard(name=self.options.name)
         """The card that it asked for jobs with last."""
         self._tasks: set[asyncio.Task[None]] = set()
