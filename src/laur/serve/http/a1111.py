@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import re
 import secrets
 import time
 from contextlib import aclosing
@@ -18,7 +17,8 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from laur.core.errors import NotFoundError, RecipeError
-from laur.core.recipe import AdapterRef, Recipe
+from laur.core.recipe import Recipe
+from laur.input.tags import take
 from laur.render.a1111 import SAMPLER_NAMES
 from laur.serve import events
 from laur.serve.http import wishes
@@ -40,7 +40,6 @@ from laur.serve.job import Job, Record
 from laur.serve.service import Service
 
 router = APIRouter(prefix="/sdapi/v1", tags=["a1111"])
-_LORA = re.compile(r"<lora:([^:<>]{1,200})(?::([^:<>]*))?(?::[^<>]*)?>")
 _SAMPLERS = {theirs.lower(): ours for ours, theirs in SAMPLER_NAMES.items()}
 _NEAREST = {"euler a": "euler", "dpm++ 2m karras": "dpm++2m", "dpm++ 2m a": "dpm++2m"}
 """What clients ask for by default and we do not have, to what is drawn instead; the info says so."""
@@ -225,8 +224,7 @@ def recipe_of(body: Text2Image, service: Service, under: Under) -> tuple[Recipe,
     sampler = None if asked is None else _sampler(asked, notes)
     overridden = (body.override_settings or {}).get("sd_model_checkpoint")
     name = overridden if isinstance(overridden, str) else under.model
-    adapters = tuple(_adapter(*tag) for tag in _LORA.findall(body.prompt))
-    prompt = _LORA.sub("", body.prompt).strip()
+    prompt, adapters = take(body.prompt)
     if body.enable_hr:
         raise RecipeError("enable_hr is not offered here; ask for the larger size itself")
     seed = body.seed if body.seed is not None and body.seed >= 0 else secrets.randbelow(wishes.SEEDS)
@@ -254,13 +252,6 @@ def _sampler(name: str, notes: list[str]) -> str:
     if known not in _SAMPLERS and known not in SAMPLER_NAMES:
         raise NotFoundError(f"sampler {name[:80]!r} not found; there are {', '.join(SAMPLER_NAMES.values())}")
     return _SAMPLERS.get(known, known)
-
-
-def _adapter(name: str, weight: str) -> AdapterRef:
-    try:
-        return AdapterRef(name=name, weight=float(weight or 1.0))
-    except ValueError:
-        raise RecipeError(f"<lora:{name}:{weight[:20]}>: the weight is not a number") from None
 
 
 async def _follow(service: Service, job: Job, under: Under) -> None:

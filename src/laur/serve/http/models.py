@@ -27,10 +27,16 @@ class AdapterBody(Strict):
     name: Name
     weight: float = Field(1.0, ge=-100.0, le=100.0)
     sha256: str | None = Field(None, max_length=64)
+    steps: list[float] | None = Field(None, min_length=2, max_length=2, description="The part of the run, 0 to 1.")
+    region: str | None = Field(None, max_length=80, pattern=r"^[a-z0-9.,:]+$", description="left …, x0,y0,x1,y1.")
+    by_block: dict[str, float] | None = Field(None, max_length=64, description="Factors of the weight: mid, up1, in4 …")
+    phases: list[list[float]] | None = Field(
+        None, max_length=64, description="Factors of the weight over the run: [from, factor] each."
+    )
 
     def ref(self) -> AdapterRef:
-        """The same in a Recipe."""
-        return AdapterRef(name=self.name, weight=self.weight, sha256=self.sha256)
+        """The same in a Recipe. Raises RecipeError for what fields alone cannot tell."""
+        return AdapterRef.of(self.model_dump(exclude_none=True))
 
 
 class RecipeBody(Strict):
