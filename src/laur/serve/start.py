@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import threading
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
 
 CACHED = 600.0
 """Seconds for which a result is believed to be what its recipe's names still mean."""
+
+
+_MEASURING = threading.Lock()
+"""Engines of one process measure one after another; one on the same kind of device finds what the first has kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,11 +196,12 @@ def open_engine(setup: Setup, cap: Cap, names: Names) -> Engine:
     library = NamedLibrary(names, choose(setup.device, setup.dtype))
     engine = Engine(setup.checkpoint, row_pixels=2**30, library=library)
     path = _profile_path(engine)
-    profile = Profile.read(path)
-    if profile is None and setup.measure:
-        native = engine.library.checkpoint(setup.checkpoint).native_size
-        profile = measure(engine, sides_for(native))
-        profile.save(path)
+    with _MEASURING:
+        profile = Profile.read(path)
+        if profile is None and setup.measure:
+            native = engine.library.checkpoint(setup.checkpoint).native_size
+            profile = measure(engine, sides_for(native))
+            profile.save(path)
     if profile is None:
         return Engine(setup.checkpoint, library=engine.library)
     cap.rows = profile.rows
