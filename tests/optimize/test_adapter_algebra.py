@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from lora_kit import SD1, factors, in_kohya, tiny_unet, write
 
 from laur.core.errors import AdapterError, MismatchError
+from laur.optimize import blocks
 from laur.optimize.algebra import by_block, extract, matrix, phases, rerank, scaled, total
 from laur.optimize.deltas import Delta, Dense, DoRA, Kronecker, LowRank, Scale
 from laur.optimize.lora_file import LoraFile
@@ -218,6 +219,33 @@ def test_taking_an_adapter_out_restores_every_bit(dtype, tmp_path):
     assert all(torch.equal(value, before[name]) for name, value in unet.state_dict().items())
     merged.remove()
     Merged(unet, "unet", []).remove()
+
+
+@settings(max_examples=30, deadline=None)
+@given(terms(), st.sampled_from([torch.float32, torch.float16, torch.bfloat16]))
+def test_whatever_was_merged_goes_again_bit_for_bit(found, dtype):
+    unet = torch.nn.ModuleDict({"a": torch.nn.Linear(IN, OUT), "b": torch.nn.Conv2d(IN, OUT, 3)}).to(dtype)
+    before = {name: value.clone() for name, value in unet.state_dict().items()}
+    merged = Merged(unet, "unet", found)
+    wanted = merged_state({f"unet.{name}": value for name, value in before.items()}, found, dtype)
+    assert all(torch.equal(unet.state_dict()[name.removeprefix("unet.")], value) for name, value in wanted.items())
+    merged.remove()
+    assert all(torch.equal(value, before[name]) for name, value in unet.state_dict().items())
+
+
+FACTORS = st.dictionaries(st.sampled_from(["unet", "unet.a", "unet.b", "text_encoder"]), WEIGHTS)
+
+
+@settings(max_examples=40, deadline=None)
+@given(terms(), FACTORS)
+def test_factors_by_block_are_weights_of_layers(found, factors):
+    by_block = tuple(sorted(factors.items()))
+    for deltas, weight in found:
+        by_hand = [({n: d}, weight * factors.get(n, factors.get("unet", 1.0))) for n, d in deltas.items()]
+        one = merged_state(BASE, blocks.terms(deltas, weight, by_block), torch.float32)
+        two = merged_state(BASE, by_hand, torch.float32)
+        assert one.keys() == two.keys()
+        assert all(torch.equal(one[name], two[name]) for name in one)
 
 
 def test_a_merge_that_does_not_fit_changes_nothing():

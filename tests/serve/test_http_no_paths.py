@@ -72,6 +72,8 @@ def test_fields(http, folder, path):
     for route, body in bodies(name):
         if "mini" in name.split("/")[-1:] and route != "/v1/jobs":
             continue
+        if not name and "sampler_name" in body:  # clients of A1111 leave it empty: the model's own
+            continue
         answer = http.post(route, content=json.dumps(body), headers={"Content-Type": "application/json"})
         assert 400 <= answer.status_code < 500, (route, body, answer.text)
         assert CANARY not in answer.text
