@@ -25,7 +25,7 @@ from laur.serve.service import Service
 router = APIRouter(prefix="/v1", tags=["openai"])
 FAITHFUL = 0.5
 """Strength for `input_fidelity` high, without a mask."""
-VARIATION = 0.6
+VARIATION = 0.5
 """Strength of a variation: the picture's layout stays, its details change."""
 PLAIN = "a picture"
 """Prompt of a variation of a picture whose file names none."""
