@@ -33,6 +33,8 @@ laur generate "a lighthouse" -a none --sampler dpm++2m --steps 25 --guidance 4 -
 
 laur generate "a red fox, noto" --best-of 8
 
+laur generate "a red fox" --style watercolour --balance style
+
 laur generate "a cat in oil" --image cat.png --strength 0.6
 
 laur generate "a top hat" --image cat.png --mask hat.png
@@ -61,6 +63,7 @@ def generate(
     model: o.Model = None,
     adapter: o.Adapter = None,
     style: o.Style = None,
+    balance: o.Balance = None,
     variant: o.Variant = None,
     prediction: o.Prediction = None,
     refiner: o.Refiner = None,
@@ -100,6 +103,7 @@ def generate(
         "sampler": sampler,
         "checkpoint": model,
         "style": style,
+        "balance": balance,
         "clip_skip": clip_skip,
         "guidance_rescale": guidance_rescale,
         "timesteps": parse_timesteps(timesteps) if timesteps is not None else None,

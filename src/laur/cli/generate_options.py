@@ -109,6 +109,14 @@ Adapter = Annotated[
     ),
 ]
 Style = Annotated[str | None, typer.Option(metavar="NAME", help="A style, recorded as such.", rich_help_panel=MODEL)]
+Balance = Annotated[
+    str | None,
+    typer.Option(
+        metavar="style",
+        help="[bold]style[/]: weigh styles so that few steps keep their look and the caption.",
+        rich_help_panel=MODEL,
+    ),
+]
 Variant = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Which files of a model folder: fp16, say.", rich_help_panel=MODEL),

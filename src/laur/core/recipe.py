@@ -64,6 +64,9 @@ class Recipe:
     none at all. A filled recipe names every one, the style's among them."""
     style: str | None = None
     """A style's adapter by name or file; once filled, `adapters` holds it too, with its weight."""
+    balance: str | None = None
+    """"style" weighs styles against an accelerator so that both the look and what the prompt says are kept; the weights
+    are written into `adapters` when the recipe is filled, and nothing is weighed twice."""
     clip_skip: int = 1
     guidance_rescale: float = 0.0
     timesteps: tuple[int, ...] | None = None
@@ -117,11 +120,11 @@ class Recipe:
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON. Open fields of picture input are left out, as recipes were hashed without."""
+        """Plain values, ready for JSON. Some open fields are left out, as recipes were hashed without them."""
         values = dataclasses.asdict(self)
         if self.adapters is not None:
             values["adapters"] = tuple(ref.to_dict() for ref in self.adapters)
-        return {name: value for name, value in values.items() if value is not None or name not in _WITH_PICTURE}
+        return {name: value for name, value in values.items() if value is not None or name not in _OPTIONAL}
 
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, no spaces."""
@@ -230,6 +233,7 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "checkpoint": _named,
     "checkpoint_sha256": _named,
     "style": _named,
+    "balance": _one_of("style"),
     "refiner": _named,
     "refiner_sha256": _named,
     "image": _content,
@@ -240,4 +244,4 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
 }
 _REQUIRED = {"prompt", "negative_prompt", "clip_skip", "guidance_rescale"}
 _FLOATS = ("guidance", "guidance_rescale", "eta", "refiner_start", "strength", "mask_blur")
-_WITH_PICTURE = frozenset({"image", "strength", "mask", "mask_blur", "paste_back"})
+_OPTIONAL = frozenset({"balance", "image", "strength", "mask", "mask_blur", "paste_back"})

@@ -17,6 +17,7 @@ from laur.core.sampler import DISTILLED
 from laur.input.tags import take, with_words
 from laur.input.wildcards import expand
 from laur.pipeline import learned
+from laur.pipeline.balance import balanced
 from laur.style.cards import card
 from laur.style.lookup import form_of, is_style, only_words
 
@@ -57,8 +58,11 @@ def choose(recipe: Recipe, tagged: tuple[AdapterRef, ...], checkpoint: Checkpoin
         finder.put_first([AdapterRef(name=name) for name in checkpoint.defaults.adapters])
     for _, adapter in finder.found:
         library.require_fit(checkpoint.key, adapter)
-    if not (recorded and all(ref.sha256 for ref in recipe.adapters or ())) and recipe.adapters != ():
-        finder.add_words(recipe.negative_prompt)
+    if not (recorded and all(ref.sha256 for ref in recipe.adapters or ())):
+        if recipe.balance is not None:
+            finder.balance()
+        if recipe.adapters != ():
+            finder.add_words(recipe.negative_prompt)
     return finder
 
 
@@ -116,6 +120,11 @@ class Finder:
                 self.notes.append(f"{adapter.word!r} is read as plain text: {error}")
                 continue
             self.add(AdapterRef(name=name))
+
+    def balance(self) -> None:
+        """Weigh the styles against the accelerator."""
+        self.found, notes = balanced(self.found, self._checkpoint, self._library)
+        self.notes += notes
 
     def put_first(self, refs: list[AdapterRef]) -> None:
         """The checkpoint's own go before all others."""

@@ -31,7 +31,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from laur.core.errors import AdapterError, NotFoundError
+from laur.core.adapter_ref import AdapterRef
+from laur.core.errors import AdapterError, NotFoundError, RecipeError
 from laur.core.places import home_folder
 
 KINDS = ("artistic", "genre", "medium")
@@ -70,6 +71,19 @@ class Form:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Balance:
+    """Weights at which a style and an accelerator keep both the look and the caption, for these two files."""
+
+    style: str
+    """sha256 of the style's file."""
+    accelerator: str
+    phases: tuple[tuple[float, float], ...] | None = None
+    """Factors of the style's weight over the run, as AdapterRef.phases."""
+    by_block: Mapping[str, float] | None = None
+    """And by block, as AdapterRef.by_block."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
     """One style."""
 
@@ -83,6 +97,7 @@ class Card:
     """shipped or user."""
     forms: Mapping[str, Form] = field(default_factory=dict[str, Form])
     """By family."""
+    balances: tuple[Balance, ...] = ()
 
     def triggers(self, family: str) -> tuple[str, ...]:
         """What calls it in a prompt."""
@@ -127,14 +142,17 @@ def read(path: Path, kind: str) -> Card:
             raise ValueError(f"it has more than {LONGEST:,} bytes")
         values = tomllib.loads(path.read_text("utf-8"))
         forms = {name: _form(path, name, values.pop(name)) for name in FAMILIES if name in values}
+        balances = tuple(_balance(one) for one in values.pop("balance", []))
         given = {key: _text(key, values.pop(key)) for key in ("words", "teacher", "note", "kind") if key in values}
         if values:
             raise ValueError(f"it has {sorted(values)[0]!r}, which is not known")
         origin = "shipped" if path.is_relative_to(_PACKAGE) else "user"
-        return Card(name=path.stem, origin=origin, forms=forms, **{"words": "", "kind": kind, **given})
+        return Card(
+            name=path.stem, origin=origin, forms=forms, balances=balances, **{"words": "", "kind": kind, **given}
+        )
     except OSError as error:
         raise AdapterError(f"the style card {path} cannot be read: {error.strerror}") from None
-    except (ValueError, TypeError) as error:  # also bad TOML and bad UTF-8
+    except (RecipeError, ValueError, TypeError) as error:  # also bad TOML and bad UTF-8
         raise AdapterError(f"the style card {path} is broken: {' '.join(str(error).split())}") from None
 
 
@@ -180,6 +198,18 @@ def _form(path: Path, family: str, value: object) -> Form:
         weight=float(weight),
         licence=texts["licence"],
     )
+
+
+def _balance(value: object) -> Balance:
+    """Weights are checked as those of a recipe are."""
+    if not isinstance(value, dict):
+        raise TypeError("balance must be tables: [[balance]]")
+    table = cast("dict[str, Any]", value)
+    if unknown := sorted(set(table) - {"style", "accelerator", "phases", "by_block"}):
+        raise ValueError(f"[[balance]] has {unknown[0]!r}; known are style, accelerator, phases, by_block")
+    ref = AdapterRef(name="style", phases=table.get("phases"), by_block=table.get("by_block"))
+    style, accelerator = (_text(f"{key} of [[balance]]", table.get(key)) for key in ("style", "accelerator"))
+    return Balance(style=style, accelerator=accelerator, phases=ref.phases, by_block=ref.by_block)
 
 
 def _text(name: str, value: object) -> str:

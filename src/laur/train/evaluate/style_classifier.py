@@ -39,7 +39,11 @@ class StyleClassifier:
         """Names of the teachers, and NONE."""
         self._temperature = float(self.said["temperature"])
         self._network = StyleNetwork(len(self.classes)).eval().requires_grad_(False)
-        self._network.load_state_dict(restored(found))
+        try:
+            self._network.load_state_dict(restored(found))
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:120]
+            raise CheckpointError(f"the style classifier {path} cannot be read ({reason})") from None
         self.key = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
     def column(self, style: str) -> int:
