@@ -145,3 +145,21 @@ def test_odd_fields_are_those_that_a1111_finds(line):
 def test_a_long_line_takes_no_quadratic_time():
     """A megabyte of words would keep the plain regular expression busy for hours."""
     assert parse_parameters("word " * 200_000)["Prompt"].startswith("word word")
+
+
+def test_weights_by_block_of_the_extension_are_read_and_ours_are_written() -> None:
+    lbw = ",".join(["1", *"0000", "1", *"000000"])
+    last = "Steps: 4, Sampler: LCM, CFG scale: 1, Seed: 7, Size: 64x64"
+    text = f"a fox <lora:ink:0.8:lbw={lbw}> <lora:oil:0.5:lbw=MIDD>\n{last}"
+    recipe = recipe_from_parameters(parse_parameters(text))
+    assert recipe is not None and recipe.adapters is not None
+    ink, oil = recipe.adapters
+    assert (ink.name, ink.weight, oil) == ("ink", 0.8, AdapterRef(name="oil", weight=0.5))
+    assert ink.by_block is not None
+    assert {block for block, weight in ink.by_block.items() if weight} == {"text", "mid"}
+    ours = recipe.replace(adapters=(AdapterRef(name="ink", weight=0.8, by_block={"mid": 0.5}), AdapterRef(name="toy")))
+    words = {"toy": ("<toy>", "ab" * 32)}
+    written = write_parameters(ours, version="x", model="m", model_hash="", adapter_hashes={}, words=words)
+    assert "<lora:ink:0.8:mid=0.5>" in written
+    assert "<lora:toy" not in written
+    assert 'TI hashes: "toy: abababababab"' in written

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from laur.pipeline.library import Library
 
 Uses = tuple["AdapterUse", ...]
-LIMIT = 0.2
+LIMIT = 0.1
 """`Strength.overall` beyond which `mini` loses what the prompt says; benchmarks/stacked_adapters.py draws the curve."""
 _REMEMBERED = 256
 """Mixes whose strength is kept, a few kilobytes each."""
