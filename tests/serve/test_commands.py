@@ -22,18 +22,22 @@ LAUR = (sys.executable, "-m", "laur")
 
 @pytest.fixture
 def start(tmp_path):
-    processes = []
+    processes, logs = [], {}
 
     def begin(*arguments):
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         command = [*LAUR, *arguments, "--store", str(tmp_path / "results"), "--no-measure"]
-        processes.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
+        log = tmp_path / f"{len(processes)}.log"  # no pipe: one that nobody empties stops who writes
+        with log.open("w") as errors:
+            processes.append(subprocess.Popen(command, env=environment, stderr=errors))
+        logs[processes[-1]] = log
         return processes[-1]
 
+    begin.said = lambda process: logs[process].read_text()
     yield begin
     for process in processes:
         process.kill()
-        process.communicate()
+        process.wait()
 
 
 def test_api_and_worker_draw_over_redis_and_drain(start, redis_server):
@@ -57,9 +61,8 @@ def test_api_and_worker_draw_over_redis_and_drain(start, redis_server):
         _draw_over(http, found.pixels, f"{http.base_url}/v1/jobs/{said['id']}/picture")
     for process in (worker, api):
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=60)
-        assert process.returncode == 0, said
-        assert "Traceback" not in said
+        assert process.wait() == 0, start.said(process)
+        assert "Traceback" not in start.said(process)
 
 
 def _draw_over(http, pixels, link):
@@ -92,8 +95,8 @@ def _png(pixels):
 
 def test_what_cannot_start_says_so_in_one_line(start):
     process = start("serve", "--port", str(free_port()), "--model", "nothing-of-that-name")
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 2
+    assert process.wait() == 2
+    said = start.said(process)
     assert "no model is called" in said or "nothing-of-that-name" in said.splitlines()[-1]
     assert "Traceback" not in said
 
