@@ -7,24 +7,20 @@ import time
 import warnings
 
 import httpx2
-import numpy as np
 import openai
 import pytest
 from fake_engine import FakeEngine
+from pictures_kit import APPLE, HOLE, IMAGE, MASK, SIDE, data_url, drawn, pixels, png
 from PIL import Image
 from server import serving
 
 from laur.core.recipe import Recipe
-from laur.input.image import read_mask, read_picture
+from laur.input.image import read_picture
 from laur.render.metadata import read
-from laur.serve.addresses import Allowed
-from laur.serve.fetching import Fetcher
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import replicate
-
-SIDE = 32
 
 
 @pytest.fixture(scope="module", params=["memory", "redis"])
@@ -48,31 +44,6 @@ def http(server):
 def client(server):
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
         yield client
-
-
-def pixels(seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
-
-
-def png(array, **how):
-    file = io.BytesIO()
-    Image.fromarray(array).save(file, how.pop("format", "PNG"), **how)
-    return file.getvalue()
-
-
-def holed(seed=0, hole=SIDE // 2):
-    """RGBA, transparent on its left."""
-    alpha = np.full((SIDE, SIDE, 1), 255, np.uint8)
-    alpha[:, :hole] = 0
-    return np.concatenate([pixels(seed), alpha], axis=2)
-
-
-def data_url(content, kind="image/png"):
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
-APPLE, HOLE = png(pixels()), png(holed())
-IMAGE, MASK = read_picture(APPLE).ref, read_mask(HOLE).ref
 
 
 def recipe_of(image):
@@ -160,15 +131,6 @@ def test_openai_refusals_are_one_line(client):
 # --------------------------------------------------------------- Laur's own
 
 
-def drawn(http, recipe, **headers):
-    answer = http.post("/v1/jobs", json={"recipe": {"prompt": "a pear", **recipe}}, headers=headers)
-    if answer.status_code != 202:
-        return answer.status_code, answer.json()["detail"]
-    while (job := http.get(f"/v1/jobs/{answer.json()['id']}").json())["state"] in {"queued", "running"}:
-        time.sleep(0.02)
-    return job["state"], job["result"] and job["result"]["recipe"]
-
-
 def test_pictures_are_uploaded_and_named(http):
     said = http.post("/v1/inputs", content=APPLE, headers={"Content-Type": "image/png"}, timeout=5)
     assert (said.status_code, said.json()) == (201, {"ref": IMAGE, "kind": "image", "width": SIDE, "height": SIDE})
@@ -238,17 +200,6 @@ def test_what_cannot_be_taken_is_said_in_one_line(http, fields, status, said):
     assert "\n" not in detail
 
 
-def test_nothing_that_was_sent_can_be_fetched(http, server):
-    ref = http.post("/v1/inputs", content=APPLE).json()["ref"]
-    http.post("/v1/files", files={"content": ("a.png", APPLE)})
-    folder = server._folder / "results"
-    keys = [path.name for path in folder.rglob("*") if path.suffix in {".input", ".upload"}]
-    assert {key.rpartition(".")[2] for key in keys} == {"input", "upload"}
-    for key in (*keys, f"{ref.removeprefix('sha256:')}.png"):
-        for headers in ({}, {"If-None-Match": f'"{key}"'}):
-            assert http.get(f"/v1/pictures/{key}", headers=headers).status_code == 404
-
-
 # -------------------------------------------------------- Cog and Replicate
 
 
@@ -300,44 +251,6 @@ def test_replicate_sends_files_in_both_of_its_ways(server, tmp_path):
     schema = client.models.get("laur/mini").latest_version.openapi_schema["components"]["schemas"]["Input"]
     assert schema["properties"]["image"]["anyOf"][0]["format"] == "uri"
     client._client.close()
-
-
-# ------------------------------------------------------- addresses, limits
-
-
-def test_pictures_by_address(tmp_path):
-    """The server fetches from itself, by a name that leads nowhere else."""
-
-    async def resolve(host, port):
-        return {"pictures.test": ["127.0.0.1"], "cloud.test": ["169.254.169.254"]}[host]
-
-    fetcher = Fetcher(allowed=Allowed.ANY, resolve=resolve)
-    with serving(tmp_path, fetcher=fetcher) as running, httpx2.Client(base_url=running.url, timeout=30) as http:
-        made = http.post("/v1/images/generations", json={"prompt": "a fox", "response_format": "url"}).json()
-        url = made["data"][0]["url"]
-        there = url.replace("127.0.0.1", "pictures.test")
-        state, recipe = drawn(http, {"image": there})
-        assert (state, recipe["image"]) == ("done", read_picture(http.get(url).content).ref)
-        status, detail = drawn(http, {"image": there.replace("/v1/pictures", "/health/live")})
-        assert (status, "answered" in detail or "not a picture" in detail) == (422, True)
-    strict = Fetcher(allowed=Allowed.PUBLIC, resolve=resolve)
-    with serving(tmp_path, fetcher=strict) as running, httpx2.Client(base_url=running.url) as http:
-        for host in ("pictures.test", "cloud.test"):
-            status, detail = drawn(http, {"image": f"http://{host}:{running.port}/a"})
-            assert (status, "public network" in detail) == (422, True)
-
-
-def test_large_pictures_and_bodies_are_refused(tmp_path):
-    limits = {"input_pixels": 1000, "body": 20_000}
-    with serving(tmp_path, limits=limits) as running, httpx2.Client(base_url=running.url) as http:
-        answer = http.post("/v1/inputs", content=APPLE)
-        assert (answer.status_code, "at most 1,000 pixels" in answer.json()["detail"]) == (422, True)
-        for post in (
-            lambda: http.post("/v1/inputs", content=bytes(30_000)),
-            lambda: http.post("/v1/files", files={"content": ("a.png", bytes(30_000))}),
-            lambda: http.post("/v1/images/edits", files={"image": ("a.png", bytes(30_000))}, data={"prompt": "x"}),
-        ):
-            assert post().status_code == 413
 
 
 def test_recipes_of_results_can_be_sent_back(http):
