@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from laur.core.denoiser import Row
 from laur.core.errors import RecipeError
 from laur.core.pytorch.cpu.interface import PlainUNet
 from laur.core.recipe import AdapterRef, Recipe
@@ -34,6 +37,12 @@ def ink(engine32: Engine, tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("weights") / "ink.safetensors"
     save_file(state, path)
     return str(path)
+
+
+@pytest.fixture(scope="module")
+def merging() -> Engine:
+    """What merges everything."""
+    return Engine("mini", library=Library(choose("cpu", "float32"), per_row=False))
 
 
 def wish(*refs: AdapterRef | str, **fields: object) -> Recipe:
@@ -107,9 +116,8 @@ def test_merged_weights_are_those_of_merging_by_hand(engine32: Engine, ink: str)
         assert torch.equal(tensor, wanted[f"unet.{name}"]), name
 
 
-def test_rows_draw_what_merged_weights_draw(engine32: Engine, ink: str) -> None:
+def test_rows_draw_what_merged_weights_draw(engine32: Engine, merging: Engine, ink: str) -> None:
     text = f"{ink}:0.7:down=0,mid=0.5,up1=-1,text=0.5"
-    merging = Engine("mini", library=Library(choose("cpu", "float32"), per_row=False))
     one, plain = drawn(engine32, text), drawn(engine32, f"{ink}:0.7")
     assert psnr(drawn(merging, text), one) >= 70
     assert psnr(plain, one) < 45
@@ -128,6 +136,26 @@ def test_a_row_adds_each_block_by_its_own_weight(engine32: Engine, ink: str) -> 
         share = 0.5 if name.startswith("mid_block") else 1.0
         torch.testing.assert_close(factors.up, whole.layers[name].up * share, rtol=1e-6, atol=0)
         assert torch.equal(factors.down, whole.layers[name].down)
+
+
+def test_one_pass_of_a_mixed_batch_is_each_alone_with_merged_weights(
+    engine32: Engine, merging: Engine, ink: str
+) -> None:
+    library = engine32.library
+    texts = (f"{ink}:0.7:down=0,mid=0.5,up1=-1", f"{ink}:0.7", f"{ink}:1:unet=0,in4=2,out3=0.5")
+    stage = engine32.resolve(wish()).plan.stages[0]
+    pinned = library.rows.pinned(stage.checkpoint, stage.adapters)
+    draw = torch.Generator().manual_seed(4)
+    rows: list[Row] = []
+    alone: list[torch.Tensor] = []
+    for text in texts:
+        stage, own = engine32.resolve(wish(text)).plan.stages[0], merging.resolve(wish(text)).plan.stages[0]
+        latent, context = torch.randn(4, 8, 8, generator=draw), torch.randn(32, 384, generator=draw)
+        row = Row(latent=latent, timestep=499.0, context=context)
+        alone += merging.library.denoiser(own.checkpoint, own.adapters).predict([row])
+        rows.append(replace(row, adapters=library.rows.row_set(stage.checkpoint, stage.adapters)))
+    for mixed, wanted in zip(library.denoiser(stage.checkpoint, pinned).predict(rows), alone, strict=True):
+        assert float((mixed - wanted).norm() / wanted.norm()) <= 1e-5
 
 
 def test_texts_are_encoded_anew_only_where_their_weights_differ(engine32: Engine, ink: str) -> None:
