@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import random
 import string
@@ -25,10 +24,8 @@ VALUES: tuple[Any, ...] = (
     "<lora:../../x:1>", "{a|{b|{c}}}", [], {}, [[]], [None] * 50, {"a": {"b": {"c": {}}}},
     [{"name": "/etc/passwd", "weight": 1e9}],
 )  # fmt: skip
-PIXEL = base64.b64encode(
-    b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x01\x00\x00\x00\x01\x08\x06\x00\x00\x00\x1f\x15\xc4\x89"
-    b"\x00\x00\x00\rIDATx\x9cc\xf8\xff\xff?\x00\x05\xfe\x02\xfe\xa75\x81\x84\x00\x00\x00\x00IEND\xaeB`\x82"
-).decode()
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGP4////fwAJ+wP9KobjigAAAABJRU5ErkJggg=="
+"""A PNG of one white pixel, in base64."""
 SMALL = {"prompt": "a fox", "seed": 1, "steps": 1, "width": 64, "height": 64}
 BODIES: dict[str, dict[str, Any]] = {
     "/v1/jobs": {"recipe": SMALL, "priority": 4, "format": "png", "previews": True},
