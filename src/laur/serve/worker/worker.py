@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
-import random
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -33,6 +32,7 @@ from laur.serve.worker.names import Names
 from laur.serve.worker.options import WorkerOptions
 from laur.serve.worker.tally import Tally
 from laur.serve.worker.thread import EngineThread
+from laur.serve.worker.upkeep import Upkeep
 from laur.serve.worker.way import Way
 
 if TYPE_CHECKING:
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from laur.pipeline.lanes import RowCap
 
 LOG = logging.getLogger(__name__)
-EXPIRY = 600.0
-"""Seconds between sweeps of the store."""
 BEYOND, PAUSE = 1.0, 0.05
 """Full batches that may be taken above the limit for tenants with little in hand; seconds between looks for them."""
 LOOK, AHEAD, ASKED = 0.5, 8, 256
@@ -75,11 +73,11 @@ class Worker:
         self.way = Way(
             queue, store, index, names, Inputs(store), self.thread, self.hand, self.tally, self.options, safety
         )
+        self.upkeep = Upkeep(queue, store, index, self.hand, self.way)
         self._shown = WorkerCard(name=self.options.name)
         """The card that it asked for jobs with last."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._reached = 0.0
 
     # ------------------------------------------------------------------ state
 
@@ -98,7 +96,7 @@ class Worker:
     @property
     def ready(self) -> bool:
         """Whether it takes jobs: loaded, not draining, and the queue answered a short while ago."""
-        recent = time.monotonic() - self._reached < 2 * self.queue.options.lease
+        recent = time.monotonic() - self.upkeep.reached < 2 * self.queue.options.lease
         return self.loaded and self.thread.alive and not self.draining and recent
 
     @property
@@ -127,7 +125,8 @@ class Worker:
         if self.thread.fault is not None:
             raise self.thread.fault
         claiming = self._spawn(self._always(self._claim))
-        for service in (self._publish, self._renew, self._sweep, self._expire, self._foresee):
+        keep = self.upkeep
+        for service in (keep.publish, keep.renew, keep.sweep, keep.expire, self._foresee):
             self._spawn(self._always(service))
         try:
             await claiming
@@ -204,9 +203,9 @@ class Worker:
                 self._shown = self.card()
                 if room:
                     leases = await self.queue.claim(self._shown, room, block=self.options.block)
+                    self.upkeep.reached = time.monotonic()
                 else:
                     leases = await self._squeeze(self._shown)
-                self._reached = time.monotonic()
             except UnavailableError as error:
                 LOG.warning("%s", error)
                 await asyncio.sleep(1.0)
@@ -219,54 +218,13 @@ class Worker:
         room = self.hand.room(BEYOND)
         if room:
             leases = await self.queue.claim(dataclasses.replace(card, without=self.hand.crowd()), room)
+            self.upkeep.reached = time.monotonic()
             if leases:
                 return leases
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PAUSE if room else None):
                 await self.way.changed.wait()
         return []
-
-    async def _publish(self) -> None:
-        while True:
-            await self.way.unsent.wait()
-            self.way.unsent.clear()
-            batch, self.way.updates = self.way.updates, []
-            mine = [(held, event) for held, event in batch if self.way.has(held)]
-            try:
-                lost = await self.queue.publish([(held.lease, event) for held, event in mine])
-            except UnavailableError:  # progress that nobody hears is not worth keeping
-                continue
-            await self.way.lose(lost)
-
-    async def _renew(self) -> None:
-        while True:
-            await asyncio.sleep(self.queue.options.lease / 3)
-            held = list(self.hand)
-            try:
-                await self.way.lose(await self.queue.renew([entry.lease for entry in held]))
-                for entry in held:
-                    if entry.leads and entry.file and self.way.has(entry):
-                        await self.index.lead(entry.file, entry.lease.token, self.queue.options.lease)
-                if held:  # else nothing was asked
-                    self._reached = time.monotonic()
-            except UnavailableError as error:
-                LOG.warning("%s", error)
-
-    async def _sweep(self) -> None:
-        while True:
-            await asyncio.sleep(self.queue.options.lease * random.uniform(0.3, 0.6))
-            try:
-                await self.queue.sweep()
-            except UnavailableError as error:
-                LOG.warning("%s", error)
-
-    async def _expire(self) -> None:
-        while True:
-            await asyncio.sleep(EXPIRY * random.uniform(0.5, 1.5))
-            try:
-                await asyncio.to_thread(self.store.sweep)
-            except OSError as error:
-                LOG.warning("the store of results could not be swept: %s", error)
 
     async def _foresee(self) -> None:
         """While there is no room for more: have the adapters read of those who wait."""
