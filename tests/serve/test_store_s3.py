@@ -7,10 +7,13 @@ import sys
 import time
 import urllib.request
 
+import numpy as np
 import pytest
 
 from helpers.redis_server import free_port
 from laur.core.errors import NotFoundError, OutputError
+from laur.input.image import InputPicture
+from laur.serve.inputs import Inputs
 from laur.serve.store import Store
 
 BUCKET = "pictures"
@@ -75,3 +78,18 @@ def test_what_cannot_be_written_says_so_in_one_line(place):
     with pytest.raises(OutputError) as refused:
         store.put(key(), b"content")
     assert "\n" not in str(refused.value)
+
+
+def test_clients_pictures_are_kept_renewed_and_removed(place):
+    picture = InputPicture(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
+    ref = Inputs(Store(place)).add("anna", picture)
+    inputs = Inputs(Store(place, keep=2.0))
+    time.sleep(2.1)  # S3 tells whole seconds
+    inputs.hold("anna", [ref])
+    assert Store(place, keep=2.0).sweep() == 0
+    np.testing.assert_array_equal(inputs.load("anna", ref).pixels, picture.pixels)
+    with pytest.raises(NotFoundError):
+        inputs.load("bert", ref)
+    assert (inputs.remove("anna", ref), inputs.remove("anna", ref)) == (True, False)
+    with pytest.raises(NotFoundError):
+        inputs.hold("anna", [ref])

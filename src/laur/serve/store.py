@@ -14,7 +14,7 @@ from typing import Any
 
 from laur.core.errors import LaurError, MissingDependencyError, NotFoundError, OutputError
 
-_KEY = re.compile(r"[0-9a-f]{64}\.[a-z0-9]{1,8}")
+_KEY = re.compile(r"[0-9a-f]{64}\.[a-z0-9]{1,12}")
 
 
 class Store:
@@ -111,8 +111,11 @@ class Store:
 
     def remove(self, key: str) -> bool:
         """Remove a file before its time; whether there was one. Raises OutputError."""
+        path = self._path(key)
         try:
-            self._fs.rm_file(self._path(key))
+            if not self._fs.exists(path):  # S3 removes what never was without a word
+                return False
+            self._fs.rm_file(path)
         except FileNotFoundError:
             return False
         except LaurError:
