@@ -104,8 +104,8 @@ Adapter = Annotated[
         "-a",
         "--adapter",
         metavar="NAME:WEIGHT",
-        help="LoRA or learned word by name or file, repeatable; NAME:0.8:mid=0 by block, NAME:0.2,0.8@0.5 over the run; "
-        "[bold]none[/] also turns off the model's own.",
+        help="LoRA or learned word by name or file, repeatable; NAME:0.8:mid=0 by block, NAME:0.2,0.8@0.5 over the "
+        "run; [bold]none[/] also turns off the model's own.",
         rich_help_panel=MODEL,
     ),
 ]
