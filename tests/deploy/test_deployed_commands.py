@@ -69,7 +69,7 @@ def redis_url(tmp_path):
 @pytest.mark.anyio
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_the_stream_that_keda_measures_has_one_entry_for_each_job_that_is_not_final(redis_url):
-    """Waiting, drawn, delayed and handed back count; done, failed and cancelled do not, and the group's lag does not tell."""
+    """Waiting, drawn, delayed and handed back do, done, failed and cancelled do not; the group's lag cannot tell."""
     queue = open_queue(redis_url, QueueOptions(retry_delay=60.0))
     stream = _trigger()["stream"]
     try:
