@@ -61,8 +61,16 @@ class Running:
                     )
                 ]
             )
+        trainer = options["trainer"](queue, store) if "trainer" in options else None
         webhooks = Webhooks(options.get("webhooks", Allowed.ANY), pause=0.05)
-        self.app = create_app(service, worker, webhooks=webhooks, access=options.get("access"))
+        self.app = create_app(
+            service,
+            worker,
+            webhooks=webhooks,
+            access=options.get("access"),
+            trains=options.get("trains", False),
+            trainer=trainer,
+        )
         config = uvicorn.Config(self.app, port=self.port, log_level="warning", ws="none", timeout_graceful_shutdown=3)
         self._server = uvicorn.Server(config)
         await self._server.serve()

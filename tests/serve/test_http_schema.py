@@ -43,6 +43,9 @@ OPERATIONS = [
     ("POST", "/predictions"),
     ("PUT", "/predictions/{id}"),
     ("POST", "/predictions/{id}/cancel"),
+    ("POST", "/trainings"),
+    ("PUT", "/trainings/{id}"),
+    ("GET", "/v1/trainings/{id}"),
     ("POST", "/v1/predictions"),
     ("GET", "/v1/predictions/{id}"),
     ("POST", "/v1/models/{owner}/{name}/predictions"),
@@ -52,7 +55,9 @@ OPERATIONS = [
 
 @pytest.fixture(scope="module")
 def schema(tmp_path_factory):
-    with serving(tmp_path_factory.mktemp("schema"), FakeEngine(), limits={"pixels": 256 * 256, "steps": 20}) as server:
+    with serving(
+        tmp_path_factory.mktemp("schema"), FakeEngine(), limits={"pixels": 256 * 256, "steps": 20}, trains=True
+    ) as server:
         document = httpx2.get(f"{server.url}/openapi.json").json()
         loaded = schemathesis.openapi.from_dict(document)
         loaded.config.update(base_url=server.url)

@@ -17,7 +17,8 @@ from laur.core.recipe import DEFAULT_CHECKPOINT
 from laur.serve.observe.logs import LogFormat, set_up
 
 if TYPE_CHECKING:
-    from laur.serve.start import Setup
+    from laur.serve.start import Parts, Setup
+    from laur.serve.training.worker import TrainingWorker
 
 SERVE_EXAMPLES = """[bold]Examples[/]
 
@@ -74,6 +75,10 @@ Safety = Annotated[
         metavar="FOLDER",
         help="Judge prompts and pictures: a safety checker's folder, or a plug-in's name. Off by default.",
     ),
+]
+Training = Annotated[
+    bool,
+    typer.Option("--train", help="Take trainings too: pictures become adapters that requests name."),
 ]
 Measure = Annotated[
     bool,
@@ -135,6 +140,7 @@ def serve(
     ] = 99.0,
     log_format: Logs = LogFormat.TEXT,
     safety: Safety = None,
+    train: Training = False,
     measure: Measure = True,
     device: Devices = None,
     dtype: Dtype = None,
@@ -165,11 +171,21 @@ def serve(
     opened = parts(setup)
     crew = make_crew(setup, opened) if redis is None else None
 
+    trainer = _trainer(opened, setup) if train and redis is None else None
+
     def make(stop: Callable[[], None]) -> Any:
         from laur.serve.http.app import create_app
         from laur.serve.http.webhooks import Allowed, Webhooks
 
-        return create_app(opened.service, crew, webhooks=Webhooks(Allowed(webhooks)), stop=stop, access=access)
+        return create_app(
+            opened.service,
+            crew,
+            webhooks=Webhooks(Allowed(webhooks)),
+            stop=stop,
+            access=access,
+            trains=train,
+            trainer=trainer,
+        )
 
     if keys is None and not _is_loopback(host):
         warn(f"everybody who reaches {host} may draw and see any job whose id is known; --keys FILE asks for API keys")
@@ -194,6 +210,7 @@ def worker(
     grace: Grace = 25.0,
     log_format: Logs = LogFormat.TEXT,
     safety: Safety = None,
+    train: Training = False,
     measure: Measure = True,
     device: Devices = None,
     dtype: Dtype = None,
@@ -214,10 +231,12 @@ def worker(
     opened = parts(setup)
     drawing = make_crew(setup, opened)
 
+    trainer = _trainer(opened, setup) if train else None
+
     def make(stop: Callable[[], None]) -> Any:
         from laur.serve.http.app import create_worker_app
 
-        return create_worker_app(drawing, stop=stop, tracing=opened.tracing)
+        return create_worker_app(drawing, stop=stop, tracing=opened.tracing, trainer=trainer)
 
     _announce(f"{setup.worker.name} draws with {model}  (Ctrl-C stops)", log_format)
     run(make, host, port, grace)
@@ -258,6 +277,14 @@ def _announce(text: str, log_format: LogFormat) -> None:
         logging.getLogger("laur").info("%s", text)
     else:
         say(text)
+
+
+def _trainer(opened: Parts, setup: Setup) -> TrainingWorker:
+    if find_spec("pyarrow") is None:
+        raise MissingDependencyError("--train needs pyarrow; install it with: pip install 'lcm-laur[train]'")
+    from laur.cli.serve_training import make_trainer
+
+    return make_trainer(opened, setup.checkpoint, setup.device or next(iter(setup.devices), None))
 
 
 def _is_loopback(host: str) -> bool:

@@ -22,6 +22,8 @@ from laur.core.errors import LaurError, RecipeError
 from laur.core.recipe import Recipe
 
 DEFAULT_TENANT = "default"
+TRAINING = "train"
+"""The first part of the pool of jobs that train."""
 HIGHEST, NORMAL, LOWEST = 0, 4, 9
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}")
@@ -66,6 +68,8 @@ class Job:
     format: str = "png"
     metadata: bool = True
     """Whether recipe and provenance stand in the file."""
+    training: bool = False
+    """Whether it trains, as its note says, in place of drawing its recipe."""
     previews: bool = False
     """Whether small previews are published while it is drawn."""
     created: float = field(default_factory=time.time)
@@ -88,7 +92,8 @@ class Job:
     @property
     def pool(self) -> str:
         """Which workers can take it: checkpoint (a hash of its name; `own` is the worker's own) and class of size."""
-        return f"{pool_of(self.recipe.checkpoint)}.{size_class(self.pixels)}"
+        first = TRAINING if self.training else pool_of(self.recipe.checkpoint)
+        return f"{first}.{size_class(self.pixels)}"
 
     @property
     def pixels(self) -> int:
@@ -97,7 +102,9 @@ class Job:
 
     @property
     def work(self) -> float:
-        """What fairness charges for it: steps x rows x pixels, 1.0 for a usual picture of 512x512."""
+        """What fairness charges for it: steps x rows x pixels, 1.0 for a usual picture of 512x512; or updates."""
+        if self.training:
+            return float(self.note["training"]["updates"])
         rows = 2 if self.recipe.guidance is not None and self.recipe.guidance > 1 else 1
         steps = self.recipe.steps or _TYPICAL_STEPS
         return steps * rows * self.pixels / (_TYPICAL_STEPS * _TYPICAL_SIDE**2)

@@ -29,6 +29,7 @@ from laur.serve.http import (
     openai_edits,
     problem,
     replicate,
+    trainings,
 )
 from laur.serve.http.body_limit import BodyLimit
 from laur.serve.http.gate import Gate
@@ -37,6 +38,7 @@ from laur.serve.http.webhooks import Webhooks
 from laur.serve.observe.trace import OFF, Tracing
 from laur.serve.queue import Queue
 from laur.serve.service import Service
+from laur.serve.training.worker import TrainingWorker
 from laur.serve.worker.crew import Crew
 
 LOG = logging.getLogger(__name__)
@@ -51,13 +53,19 @@ def create_app(
     webhooks: Webhooks | None = None,
     stop: Callable[[], None] | None = None,
     access: Access | None = None,
+    trains: bool = False,
+    trainer: TrainingWorker | None = None,
 ) -> FastAPI:
-    """The HTTP server. With a `crew` it works too; `stop` is called when that ends by itself."""
+    """The HTTP server. With a `crew` it works too; `stop` is called when that ends by itself.
+
+    `trains` says whether trainings are taken; with a `trainer` it sees them through as well.
+    """
     webhooks = webhooks or Webhooks()
-    app = _bare(service.queue, crew, stop, service.tracing, webhooks)
+    app = _bare(service.queue, crew, stop, service.tracing, webhooks, trainer=trainer)
+    app.state.trains = trains or trainer is not None
     app.state.service, app.state.webhooks, app.state.desk = service, webhooks, a1111.Desk()
     app.add_middleware(BodyLimit, limit=service.limits.body)
-    for api in (jobs, inputs, openai, openai_edits, a1111, a1111_pictures, cog, replicate):
+    for api in (jobs, inputs, openai, openai_edits, a1111, a1111_pictures, cog, replicate, trainings):
         app.include_router(api.router)
     _guard(app, service, access or Access())
     return app
@@ -80,9 +88,15 @@ def _guard(app: FastAPI, service: Service, access: Access) -> None:
         )
 
 
-def create_worker_app(crew: Crew, *, stop: Callable[[], None] | None = None, tracing: Tracing = OFF) -> FastAPI:
+def create_worker_app(
+    crew: Crew,
+    *,
+    stop: Callable[[], None] | None = None,
+    tracing: Tracing = OFF,
+    trainer: TrainingWorker | None = None,
+) -> FastAPI:
     """What workers without an API answer: probes and metrics."""
-    return _bare(crew.queue, crew, stop, tracing)
+    return _bare(crew.queue, crew, stop, tracing, trainer=trainer)
 
 
 class _App(FastAPI):
@@ -98,20 +112,27 @@ def _bare(
     stop: Callable[[], None] | None,
     tracing: Tracing,
     webhooks: Webhooks | None = None,
+    *,
+    trainer: TrainingWorker | None = None,
 ) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         sweeping = asyncio.create_task(_sweep(queue))
         working = None if crew is None else asyncio.create_task(crew.run())
+        training = None if trainer is None else asyncio.create_task(trainer.run())
         if working is not None:
             working.add_done_callback(lambda task: _ended(task, stop))
         try:
             yield
         finally:
             sweeping.cancel()
+            if trainer is not None and training is not None:
+                trainer.drain()
             if crew is not None and working is not None:
                 crew.drain()
                 await asyncio.gather(working, return_exceptions=True)
+            if training is not None:
+                await asyncio.gather(training, return_exceptions=True)
             if webhooks is not None:
                 await webhooks.close()
             await queue.close()
