@@ -1,11 +1,18 @@
 """Pictures by address: only where the operator allows it, only from where they may come, only as much as is read."""
 
 import socketserver
+import ssl
 import threading
 import time
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import httpx2
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from laur.core.errors import LaurError, PictureError, RecipeError
 from laur.serve import addresses
@@ -216,3 +223,48 @@ async def test_any_means_any(far):
     resolve = Resolver(inner=[OUTSIDE])
     found = await Fetcher(allowed=Allowed.ANY, resolve=resolve).get(f"http://inner.test:{far.server_port}/a")
     assert found == b"picture"
+
+
+# ------------------------------------------------------------------ https
+
+
+@pytest.fixture
+def secure(far, tmp_path):
+    """The same over TLS, as pictures.test; its port, and a context that trusts its certificate."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "pictures.test")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(days=1), now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("pictures.test")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = made.public_bytes(serialization.Encoding.PEM)
+    encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    (tmp_path / "pem").write_bytes(pem + key.private_bytes(encoding, form, serialization.NoEncryption()))
+    server = Server((OUTSIDE, 0), far.RequestHandlerClass)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "pem")
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    yield server.server_port, ssl.create_default_context(cadata=pem.decode())
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+async def test_certificates_are_those_of_the_name_though_the_address_is_called(secure, asked, monkeypatch):
+    port, trusting = secure
+    url = f"https://pictures.test:{port}/a.png"
+    with pytest.raises(PictureError, match="ConnectError"):
+        await fetcher().get(url)
+    monkeypatch.setattr(httpx2, "AsyncClient", partial(httpx2.AsyncClient, verify=trusting))
+    assert await fetcher().get(url) == b"picture"
+    assert asked == [("/a.png", f"pictures.test:{port}")]
+    resolve = Resolver(others=[OUTSIDE])
+    for other in (f"https://others.test:{port}/a.png", f"https://{OUTSIDE}:{port}/a.png"):
+        resolve.names[OUTSIDE] = [OUTSIDE]
+        with pytest.raises(PictureError, match="ConnectError"):
+            await fetcher(resolve).get(other)
