@@ -6,8 +6,8 @@
 
 Against the style's adapter alone in as many steps as the teacher takes, with guidance (laur.train.evaluate.retention).
 Styles are told by a classifier that saw none of these pictures, captions read by a scorer that was trained for restyled
-pictures. What is drawn is kept in --work, and the same command goes on. Writes a JSON file, a Markdown table and a sheet
-for each style.
+pictures. What is drawn is kept in --work, and the same command goes on. Writes a JSON file, a Markdown table, and a
+sheet for each style.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from harness import RESULTS, commit, machine
 from laur.pipeline.engine import Engine
 from laur.style.cards import KINDS, card, known, shipped
 from laur.train.evaluate.kept import WEAK
-from laur.train.evaluate.prompts import Prompt, from_file
+from laur.train.evaluate.prompts import from_file
 from laur.train.evaluate.retention import (
     ALONE,
     BALANCED,
@@ -39,7 +39,7 @@ from laur.train.evaluate.retention import (
 )
 from laur.train.evaluate.run import Listener
 from laur.train.evaluate.style_classifier import StyleClassifier
-from laur.train.evaluate.style_scorer import plain, style_scorer
+from laur.train.evaluate.style_scorer import pool, style_scorer
 from laur.utils.sheet import SheetStyle, contact_sheet
 
 PROMPTS = Path(__file__).parent / "prompts"
@@ -79,13 +79,6 @@ def home_of(folder: Path, home: Path) -> Path:
             shutil.copy(one.forms["mini"].file.with_name(f"{one.name}.toml"), target)
             (target / one.forms["mini"].file.name).symlink_to(files[one.name])
     return home
-
-
-def pool_of(file: Path) -> list[Prompt]:
-    """Captions without styles and colours, both of which styles change; a text once."""
-    lines = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
-    texts = {plain(line["prompt"], line["style"]): line["concept"] for line in lines}
-    return [Prompt(text=text, concept=concept) for text, concept in texts.items()]
 
 
 def percent(value: dict[str, float]) -> str:
@@ -160,7 +153,7 @@ def main() -> int:
     wish = RetentionWish(
         styles=styles_of(args),
         prompts=from_file(args.prompt_file)[: args.prompts],
-        pool=pool_of(PROMPTS / "mini_held_out.jsonl"),
+        pool=pool(PROMPTS / "mini_held_out.jsonl"),
         steps=args.steps,
         teacher_steps=args.teacher_steps,
         tries=args.tries,

@@ -13,13 +13,14 @@ import torch
 from safetensors.torch import save_file
 
 from laur.core.errors import DataError, NotFoundError
+from laur.core.recipe import AdapterRef, Recipe
 from laur.pipeline.engine import Engine
 from laur.pipeline.scoring import Scorer
 from laur.pipeline.scoring.mini import MiniScorer
 from laur.train.evaluate import kept
 from laur.train.evaluate.kept import Scores, caption_scores, ratio, together
 from laur.train.evaluate.prompts import Prompt
-from laur.train.evaluate.retention import ALONE, BALANCED, BARE, FEW, RetentionWish, all_styles, retention
+from laur.train.evaluate.retention import ALONE, BALANCED, BARE, FEW, RetentionWish, all_styles, retention, rows_of
 from laur.train.evaluate.style_classifier import StyleClassifier
 from laur.train.evaluate.style_scorer import plain, style_scorer
 
@@ -122,6 +123,15 @@ def test_a_study_from_end_to_end(engine: Engine, home: Path, tmp_path: Path) -> 
     again = retention(wish, tmp_path, engine, Brightness(), StyleClassifier())  # nothing is drawn twice
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "pictures").iterdir()} == pictures
     assert again[0].to_dict() == told
+
+
+def test_weights_to_be_tried_take_the_cards_place(engine: Engine, home: Path) -> None:
+    ref = AdapterRef(name="dots", weight=0.5, phases=((0.0, 1.5), (0.25, 1.0)))
+    wish = RetentionWish(styles=["dots"], prompts=PROMPTS, pool=PROMPTS, refs={"dots": ref})
+    rows = rows_of(wish, "dots", engine.library.checkpoint("mini"))
+    filled = engine.resolve(Recipe(prompt="fox", seed=1, **rows[FEW])).recipe
+    assert [(one.name, one.phases) for one in filled.adapters or ()] == [("lcm-lora-mini", None), ("dots", ref.phases)]
+    assert rows[ALONE]["adapters"][0].phases is None
 
 
 def test_what_cannot_be_measured_is_told_before_drawing(engine: Engine, home: Path, tmp_path: Path) -> None:

@@ -59,7 +59,10 @@ class RetentionWish:
     """None takes the checkpoint's own."""
     teacher_guidance: float | None = None
     tries: int = 1
+    first_seed: int = FIRST_SEED
     balanced: bool = True
+    refs: Mapping[str, AdapterRef] = field(default_factory=dict[str, AdapterRef])
+    """How styles are weighed in the row `few`, where not as their cards say."""
     fields: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Of the recipes in few steps, beside prompt, seed and steps: another accelerator, another sampler."""
     size: tuple[int, int] | None = None
@@ -140,14 +143,15 @@ def rows_of(wish: RetentionWish, name: str, checkpoint: Checkpoint) -> dict[str,
         "guidance": wish.teacher_guidance or checkpoint.defaults.guidance,
     }
     few = {**wish.fields, "steps": wish.steps, "style": name}
-    found = {ALONE: alone, FEW: few}
+    weighed = {**few, "adapters": (wish.refs[name],)} if name in wish.refs else few
+    found = {ALONE: alone, FEW: weighed}
     return {**found, BALANCED: {**few, "balance": "style"}} if wish.balanced else found
 
 
 def _recipes(wish: RetentionWish, fields: Mapping[str, Any]) -> list[Recipe]:
     width, height = wish.size or (None, None)
     return [
-        Recipe(prompt=prompt.text, seed=FIRST_SEED + number + TRY * again, width=width, height=height, **fields)
+        Recipe(prompt=prompt.text, seed=wish.first_seed + number + TRY * again, width=width, height=height, **fields)
         for number, prompt in enumerate(wish.prompts)
         for again in range(wish.tries)
     ]

@@ -7,10 +7,14 @@ captions without colours (scripts/train_style_scorer.py).
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 from laur.pipeline.scoring.mini import MiniScorer
 from laur.pipeline.scoring.mini import shipped as _shipped_scorer
 from laur.train.data.captions import SYNONYMS
 from laur.train.data.colours import HUES, PAINTS
+from laur.train.evaluate.prompts import Prompt
 
 
 def style_scorer() -> MiniScorer:
@@ -18,6 +22,13 @@ def style_scorer() -> MiniScorer:
     import torch
 
     return MiniScorer(torch.device("cpu"), _shipped_scorer().with_name("style_scorer.safetensors"))
+
+
+def pool(file: Path) -> list[Prompt]:
+    """Captions to find one among: those of a file of objects with prompt, concept and style, plain, a text once."""
+    lines = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+    texts = {plain(line["prompt"], line["style"]): line["concept"] for line in lines}
+    return [Prompt(text=text, concept=concept) for text, concept in texts.items()]
 
 
 def plain(caption: str, style: str) -> str:
