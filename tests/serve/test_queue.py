@@ -9,6 +9,7 @@ from kit import CARD, card, job, pool_of, result, short_hash, take
 from laur.core.errors import BusyError, NotFoundError, RecipeError
 from laur.serve.events import Ended, Preview, Progress, Queued, Started
 from laur.serve.job import Failure, Job, State
+from laur.serve.queue import open_queue
 
 pytestmark = pytest.mark.anyio
 
@@ -357,6 +358,21 @@ async def test_finished_jobs_are_forgotten(make_queue):
     with pytest.raises(NotFoundError):
         await queue.get("a")
     assert (await queue.get("b")).state is State.QUEUED
+
+
+async def test_one_process_remembers_so_many_and_no_more(monkeypatch):
+    monkeypatch.setattr("laur.serve.queue.memory.REMEMBERED", 3)
+    queue = open_queue()
+    await queue.submit(job(id="open"))
+    for number in range(6):
+        await queue.submit(job(id=f"j{number}"))
+        await queue.cancel(f"j{number}")
+    for number in range(3):
+        with pytest.raises(NotFoundError):
+            await queue.get(f"j{number}")
+    assert [(await queue.get(f"j{number}")).state for number in range(3, 6)] == [State.CANCELLED] * 3
+    assert (await queue.get("open")).state is State.QUEUED
+    assert (await queue.stats()).counters["cancelled"] == 6
 
 
 async def test_stats_tell_depth_age_and_counters(make_queue):

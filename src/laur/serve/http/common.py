@@ -21,13 +21,13 @@ FOREVER = "public, max-age=31536000, immutable"
 """A file named by its content never changes."""
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     key: Key | None = getattr(request.state, "key", None)
     return service if key is None else service.of(key, request.app.state.allowance)
 
 
-def _tenant(
+async def _tenant(
     request: Request,
     laur_tenant: Annotated[
         str | None, Header(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}$", description="Who shares fairly with whom.")

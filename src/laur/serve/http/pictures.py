@@ -124,7 +124,7 @@ class Pictures:
         return fields
 
 
-def _pictures(service: TheService, tenant: Tenant, request: Request) -> Pictures:
+async def _pictures(service: TheService, tenant: Tenant, request: Request) -> Pictures:
     return Pictures(service, tenant, str(request.base_url).rstrip("/"))
 
 

@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import itertools
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +17,9 @@ from laur.serve.queue import watching
 from laur.serve.queue.fair import Backlog, Waiting
 from laur.serve.queue.protocol import Lease, QueueOptions, Stats, WorkerCard
 from laur.serve.queue.watching import Mailbox
+
+REMEMBERED = 20_000
+"""Final jobs whose records are kept at most, whatever `keep` says: some hundred MB."""
 
 
 @dataclass(slots=True)
@@ -45,6 +48,8 @@ class MemoryQueue:
         self._slots: dict[str, _Slot] = {}
         self._open: dict[str, _Slot] = {}
         """Those that are not final."""
+        self._closed: deque[str] = deque()
+        """Those that are, the oldest first; one that was revived may stand here and be open."""
         self._backlog = Backlog(self.options)
         self._numbers = itertools.count()
         self._tokens = itertools.count()
@@ -253,9 +258,8 @@ class MemoryQueue:
             else:
                 self._give_back(slot)
         self._wake_delayed(now)
-        for slot in list(self._slots.values()):
-            if (slot.record.finished or now) < now - self.options.keep:
-                del self._slots[slot.record.job.id]
+        while self._closed and self._is_old(self._closed[0], now):
+            self._forget(self._closed.popleft())
 
     async def ping(self) -> bool:
         """See `Queue`."""
@@ -349,10 +353,22 @@ class MemoryQueue:
         slot.former, slot.token, slot.due = slot.token, None, None
         slot.change(state=state, finished=now, result=result, failure=failure)
         self._counters[state.value] += 1
+        self._closed.append(slot.record.job.id)
+        while len(self._closed) > REMEMBERED:
+            self._forget(self._closed.popleft())
         self._counters["faults"] += self._hours.count(now, state, failure)
         self._interval += 0.1 * (min(60.0, now - self._ended) - self._interval)
         self._ended = now
         self._tell(Ended(job=slot.record.job.id, state=state, result=result, failure=failure))
+
+    def _is_old(self, id: str, now: float) -> bool:
+        slot = self._slots.get(id)
+        return slot is None or (slot.record.finished or now) < now - self.options.keep
+
+    def _forget(self, id: str) -> None:
+        slot = self._slots.get(id)
+        if slot is not None and slot.record.state.final:
+            del self._slots[id]
 
     def _tell(self, event: JobEvent) -> None:
         stamped = dataclasses.replace(event, at=time.time())

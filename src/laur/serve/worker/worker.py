@@ -215,15 +215,15 @@ class Worker:
 
     async def _squeeze(self, card: WorkerCard) -> list[Lease]:
         """With its hands full it still takes jobs of tenants who have nothing or little in them."""
-        room = self.hand.room(BEYOND)
-        if room:
-            leases = await self.queue.claim(dataclasses.replace(card, without=self.hand.crowd()), room)
-            self.upkeep.reached = time.monotonic()
+        room, card = self.hand.room(BEYOND), dataclasses.replace(card, without=self.hand.crowd())
+        while not self.way.changed.is_set():
+            leases = await self.queue.claim(card, room) if room else []
+            self.upkeep.reached = time.monotonic() if room else self.upkeep.reached
             if leases:
                 return leases
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(PAUSE if room else None):
-                await self.way.changed.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PAUSE if room else None):
+                    await self.way.changed.wait()
         return []
 
     async def _foresee(self) -> None:
