@@ -1,0 +1,61 @@
+"""scripts/balance_styles.py: which factors it takes, and what it writes into a card."""
+
+import importlib.util
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from laur.style import cards
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "balance_styles.py"
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("balance_styles", SCRIPT)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_prompts_are_others_than_the_benchmark_draws(script: ModuleType) -> None:
+    drawn = {prompt.concept for prompt in script.from_file(script.PROMPTS / "styles.jsonl")}
+    found = script.prompts_of(16)
+    assert len({prompt.concept for prompt in found}) == 16
+    assert not drawn & {prompt.concept for prompt in found}
+
+
+def test_the_nearest_to_plain_that_keeps_both_is_taken(script: ModuleType) -> None:
+    found = {(1.0, 1.0): (0.7, 1.0), (1.5, 1.5): (1.1, 0.98), (1.25, 1.25): (0.95, 0.98), (0.8, 1.25): (0.9, 1.0)}
+    assert script.chosen(found) == (1.25, 1.25)
+
+
+def test_neither_is_bought_with_the_other(script: ModuleType) -> None:
+    assert script.chosen({(1.0, 1.0): (0.8, 0.8), (1.5, 1.5): (1.3, 0.5), (0.6, 0.6): (0.5, 1.2)}) == (1.0, 1.0)
+    assert script.chosen({(1.0, 1.0): (1.15, 0.05), (0.8, 0.8): (0.95, 0.6), (0.6, 0.6): (0.5, 1.0)}) == (0.8, 0.8)
+
+
+def test_a_little_better_is_not_enough(script: ModuleType) -> None:
+    assert script.chosen({(1.0, 1.0): (0.90, 1.0), (1.25, 1.25): (0.92, 1.0)}) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("factors", [(1.0, 1.0), (0.6, 1.25)])
+def test_a_card_is_written_and_written_anew(script: ModuleType, tmp_path: Path, factors: tuple[float, float]) -> None:
+    shipped = next(card for card in cards.shipped() if card.name == "ink")
+    assert shipped.forms["mini"].file is not None
+    shutil.copy(shipped.forms["mini"].file.with_name("ink.toml"), tmp_path)
+    card = cards.read(tmp_path / "ink.toml", "medium")
+    script.write(card, "a" * 64, "b" * 64, (1.5, 1.5))
+    script.write(card, "c" * 64, "d" * 64, factors)
+    again = cards.read(tmp_path / "ink.toml", "medium")
+    (balance,) = again.balances
+    assert (balance.style, balance.accelerator) == ("c" * 64, "d" * 64)
+    assert balance.phases == (((0.0, 1.0),) if factors == (1.0, 1.0) else ((0.0, 0.6), (0.25, 1.25)))
+    assert {family: form.trigger_words for family, form in again.forms.items()} == {
+        family: form.trigger_words for family, form in shipped.forms.items()
+    }
