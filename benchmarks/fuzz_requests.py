@@ -130,7 +130,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--serve", nargs="*", default=[], help="further options of laur serve")
+    parser.add_argument("--serve", action="append", default=[], help="a further option of laur serve, --serve=--option")
     parser.add_argument("--out", type=Path, default=None, help="where the JSON goes (default: benchmarks/results)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="fuzz-requests-") as folder:

@@ -246,7 +246,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3, help="of the Engine alone and the server")
     parser.add_argument("--limit", type=int, default=64, help="jobs in the server's queue")
     parser.add_argument("--only", nargs="*", default=["latency", "overload", "fairness"], help="beside saturation")
-    parser.add_argument("--serve", nargs="*", default=[], help="further options of laur serve")
+    parser.add_argument("--serve", action="append", default=[], help="a further option of laur serve, --serve=--option")
     parser.add_argument("--quick", action="store_true", help="3 s each, one turn: to see that it works")
     parser.add_argument("--out", type=Path, default=None, help="where the JSON goes (default: benchmarks/results)")
     parser.add_argument("--plot", type=Path, default=ROOT / "docs" / "under_load.png")
