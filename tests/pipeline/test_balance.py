@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from laur.core.errors import AdapterError, RecipeError
 from laur.core.recipe import AdapterRef, Recipe
@@ -82,6 +82,18 @@ def test_a_filled_recipe_is_not_weighed_again(engine32: Engine, measured_card: N
     assert [ref.phases for ref in engine32.resolve(opened).recipe.adapters or ()] == [
         ref.phases for ref in found.adapters or ()
     ]
+
+
+def test_another_style_in_a_filled_recipe_is_weighed(engine32: Engine, measured_card: None, home: Path) -> None:
+    first = filled(engine32, style="hatched")
+    other = str(home / "quiet.safetensors")
+    if not Path(other).exists():
+        save_file(load_file(home / "styles" / "hatched.safetensors"), other, metadata={"another": "file"})
+    changed = first.replace(
+        style=other, adapters=(first.adapters or ())[:1]
+    )  # as `laur generate --recipe … --style` does
+    fast, style = engine32.resolve(changed).recipe.adapters or ()
+    assert (fast.phases, style.phases) == (None, ((0.0, GAIN),))
 
 
 def test_what_is_drawn_is_what_the_weights_say(engine32: Engine, measured_card: None) -> None:

@@ -58,11 +58,11 @@ def choose(recipe: Recipe, tagged: tuple[AdapterRef, ...], checkpoint: Checkpoin
         finder.put_first([AdapterRef(name=name) for name in checkpoint.defaults.adapters])
     for _, adapter in finder.found:
         library.require_fit(checkpoint.key, adapter)
-    if not (recorded and all(ref.sha256 for ref in recipe.adapters or ())):
-        if recipe.balance is not None:
-            finder.balance()
-        if recipe.adapters != ():
-            finder.add_words(recipe.negative_prompt)
+    filled = recorded and all(ref.sha256 for ref in recipe.adapters or ())
+    if recipe.balance is not None and not (filled and len(finder.found) == len(recipe.adapters or ())):
+        finder.balance()  # also where another style has taken the place of a filled recipe's
+    if not filled and recipe.adapters != ():
+        finder.add_words(recipe.negative_prompt)
     return finder
 
 

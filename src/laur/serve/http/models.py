@@ -54,6 +54,7 @@ class RecipeBody(Strict):
     checkpoint_sha256: str | None = Field(None, min_length=1, max_length=64)
     adapters: list[AdapterBody] | None = Field(None, max_length=32)
     style: Name | None = None
+    balance: Literal["style"] | None = None
     clip_skip: int = Field(1, ge=1, le=12)
     guidance_rescale: float = Field(0.0, ge=0.0, le=1.0)
     timesteps: list[int] | None = Field(None, min_length=1, max_length=STEPS_LIMIT)
