@@ -106,7 +106,9 @@ def table(found: list[dict[str, Any]], together: dict[str, Any]) -> str:
     ]
     for one in found:
         rows = one["rows"]
-        scores = [", ".join(f"{rows[row][what]['value']:.2f}" for row in (ALONE, FEW, BARE)) for what in KINDS_OF]
+        scores = [
+            ", ".join(f"{rows[row][what]['value']:.2f}" for row in (ALONE, FEW, BARE)) for what in ("style", "found")
+        ]
         cells = [percent(one["kept"][row][what]) for row in (FEW, BALANCED) if row in one["kept"] for what in KINDS_OF]
         note = ", ".join(word for word in ("weak", "unread") if one[word])
         lines.append(f"| {one['name']}{f' ({note})' if note else ''} | {' | '.join(scores)} | {' | '.join(cells)} |")
@@ -124,7 +126,7 @@ def sheet(one: StyleRetention, wish: RetentionWish, engine: Engine, folder: Path
     pictures = [list(gallery.pictures(one.keys[row][: SHOWN * wish.tries : wish.tries])) for row in shown]
     words = [
         f"{ROWS[row].format(long=long, few=wish.steps)}\nstyle {one.scores[row].style.mean():.2f}, "
-        f"caption {one.scores[row].caption.mean():.2f}\n{weights(one.adapters[row])}"
+        f"caption found {one.scores[row].found.mean():.2f}\n{weights(one.adapters[row])}"
         for row in shown
     ]
     columns = [prompt.concept for prompt in wish.prompts[:SHOWN]]

@@ -18,7 +18,7 @@ from laur.pipeline.engine import Engine
 from laur.pipeline.scoring import Scorer
 from laur.pipeline.scoring.mini import MiniScorer
 from laur.train.evaluate import kept
-from laur.train.evaluate.kept import Scores, caption_scores, ratio, together
+from laur.train.evaluate.kept import Scores, above_others, found_among, ratio, together
 from laur.train.evaluate.prompts import Prompt
 from laur.train.evaluate.retention import ALONE, BALANCED, BARE, FEW, RetentionWish, all_styles, retention, rows_of
 from laur.train.evaluate.style_classifier import StyleClassifier
@@ -50,14 +50,21 @@ def test_the_chance_to_be_found_is_that_over_all_choices(monkeypatch: pytest.Mon
     scores = np.array([[0.5, 0.9, 0.1, 0.5, 0.2, 0.3]])
     rivals = [1, 2, 3, 4, 5]
     counted = [all(scores[0, other] < 0.5 for other in pair) for pair in combinations(rivals, 2)]
-    assert caption_scores(scores, [0], [rivals]) == pytest.approx(np.mean(counted))
-    assert caption_scores(scores, [1], [[0, 2, 3, 4, 5]]) == 1
-    assert caption_scores(scores, [2], [[0, 1, 3, 4, 5]]) == 0
+    assert found_among(scores, [0], [rivals]) == pytest.approx(np.mean(counted))
+    assert found_among(scores, [1], [[0, 2, 3, 4, 5]]) == 1
+    assert found_among(scores, [2], [[0, 1, 3, 4, 5]]) == 0
 
 
 def test_a_tie_counts_against_it_and_few_rivals_are_all_taken() -> None:
-    assert caption_scores(np.zeros((1, 4)), [0], [[1, 2, 3]]) == 0
-    assert caption_scores(np.array([[1.0, 0.0]]), [0], [[1]]) == 1
+    assert found_among(np.zeros((1, 4)), [0], [[1, 2, 3]]) == 0
+    assert found_among(np.array([[1.0, 0.0]]), [0], [[1]]) == 1
+
+
+def test_a_caption_lies_so_many_deviations_above_the_others() -> None:
+    table = np.array([[2.0, 1.0, -1.0], [5.0, 1.0, -1.0], [0.0, 1.0, -1.0]])
+    assert above_others(table, [0, 0, 0], [[1, 2]] * 3) == pytest.approx([2.0, 5.0, 0.0])
+    assert above_others(3 * table + 7, [0, 0, 0], [[1, 2]] * 3) == pytest.approx([2.0, 5.0, 0.0])
+    assert np.isfinite(above_others(np.ones((1, 3)), [0], [[1, 2]])).all()
 
 
 def test_a_ratio_and_its_interval_are_of_prompts() -> None:
@@ -73,7 +80,9 @@ def test_a_ratio_and_its_interval_are_of_prompts() -> None:
 
 
 def test_styles_together_are_their_mean() -> None:
-    one, other = (Scores(style=np.full(8, value), caption=np.full(8, value / 2)) for value in (0.2, 0.6))
+    one, other = (
+        Scores(style=np.full(8, value), caption=np.full(8, value / 2), found=np.ones(8)) for value in (0.2, 0.6)
+    )
     joined = together({"a": one, "b": other})
     assert joined.style == pytest.approx(np.full(8, 0.4))
     assert joined.caption == pytest.approx(np.full(8, 0.2))

@@ -1,9 +1,11 @@
 """From pictures to scores of style and caption, and what of both is kept: numbers with paired bootstrap intervals.
 
 A picture's style score is the probability that the fixed classifier (`style_classifier`) gives its style. Its caption
-score is the chance that a scorer finds its caption among 32, over every way to choose the 31 others from a pool of
-captions: with b of M others scored as high or higher it is C(M - b, 31) / C(M, 31). Retention is the mean score in few
-steps over that of the same prompts drawn by the style's adapter alone in many.
+score is how many deviations its own caption lies above the mean of a pool's other captions, in a scorer's eyes: 0 by
+chance, whatever the picture's style does to all scores alike. Retention is the mean score in few steps over that of the
+same prompts drawn by the style's adapter alone in many. Beside it stands the chance that the scorer finds the caption
+among 32, over every way to choose the 31 others: with b of M scored as high or higher, C(M - b, 31) / C(M, 31). It says
+more to people, and less of a picture, so that its ratio would be twice as uncertain.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ CHOICES = 32
 RESAMPLES = 2000
 WEAK = 0.3
 """Mean style score of the style alone below which there is little to keep, and its ratio says little."""
-UNREAD = 2 / CHOICES
-"""Mean caption score of the style alone, twice what chance gives, below which the scorer reads nothing off it."""
+UNREAD = 0.4
+"""Mean caption score of the style alone, in deviations, below which the scorer reads little off it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +37,8 @@ class Scores:
     style: Array
     """(P · a,) probability of the style."""
     caption: Array
+    """(P · a,) deviations above other captions."""
+    found: Array
     """(P · a,) chance that the caption is found."""
 
 
@@ -50,7 +54,16 @@ class Kept:
         return {"style": self.style.to_dict(), "caption": self.caption.to_dict()}
 
 
-def caption_scores(scores: NDArray[np.floating], own: Sequence[int], rivals: Sequence[Sequence[int]]) -> Array:
+def above_others(scores: NDArray[np.floating], own: Sequence[int], rivals: Sequence[Sequence[int]]) -> Array:
+    """(n,) deviations by which the own caption lies above the mean of those that would be wrong; see found_among."""
+    found = np.empty(len(scores), np.float64)
+    for number, (row, mine, others) in enumerate(zip(scores, own, rivals, strict=True)):
+        rest = row[list(others)].astype(np.float64)
+        found[number] = (float(row[mine]) - rest.mean()) / max(float(rest.std()), 1e-9)
+    return found
+
+
+def found_among(scores: NDArray[np.floating], own: Sequence[int], rivals: Sequence[Sequence[int]]) -> Array:
     """(n,) from scores (n, M) of each picture with each caption of a pool.
 
     `own` is the column of each picture's caption, `rivals` those of captions that would be wrong for it. A tie counts
@@ -94,4 +107,5 @@ def together(of_styles: Mapping[str, Scores]) -> Scores:
     return Scores(
         style=np.mean([scores.style for scores in of_styles.values()], axis=0),
         caption=np.mean([scores.caption for scores in of_styles.values()], axis=0),
+        found=np.mean([scores.found for scores in of_styles.values()], axis=0),
     )

@@ -26,7 +26,7 @@ from laur.core.recipe import AdapterRef, Recipe
 from laur.style.cards import card
 from laur.style.lookup import form_of
 from laur.train.evaluate.gallery import Gallery
-from laur.train.evaluate.kept import UNREAD, WEAK, Kept, Scores, caption_scores, kept, mean, together
+from laur.train.evaluate.kept import UNREAD, WEAK, Kept, Scores, above_others, found_among, kept, mean, together
 from laur.train.evaluate.run import FEWEST, Listener
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class StyleRetention:
 
     @property
     def unread(self) -> bool:
-        """Whether the scorer hardly finds the captions of the style alone, so that a ratio says nothing."""
+        """Whether the scorer hardly knows the captions of the style alone, so that a ratio says nothing."""
         return float(self.scores[ALONE].caption.mean()) < UNREAD
 
     def to_dict(self) -> dict[str, Any]:
@@ -98,6 +98,7 @@ class StyleRetention:
             name: {
                 "style": mean(scores.style, self.prompts).to_dict(),
                 "caption": mean(scores.caption, self.prompts).to_dict(),
+                "found": mean(scores.found, self.prompts).to_dict(),
                 "adapters": self.adapters[name],
             }
             for name, scores in self.scores.items()
@@ -209,7 +210,9 @@ class _Judge:
         rivals = [
             [place for place, other in enumerate(self._pool) if other.concept != prompt.concept] for prompt in owners
         ]
-        return Scores(style=styles[:, column], caption=caption_scores(table, own, rivals))
+        return Scores(
+            style=styles[:, column], caption=above_others(table, own, rivals), found=found_among(table, own, rivals)
+        )
 
     def _styles(self, keys: list[str]) -> NDArray[np.float64]:
         return np.concatenate([self._classifier.probabilities(pixels) for pixels in self._gallery.chunks(keys)])
