@@ -1,6 +1,7 @@
 """Debian's redis-server on a free port with a folder of its own, and a wire to it that can be cut."""
 
 import contextlib
+import os
 import shutil
 import signal
 import socket
@@ -8,6 +9,8 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+
+import pytest
 
 
 def free_port() -> int:
@@ -125,3 +128,12 @@ def _close(wire: socket.socket) -> None:
     with contextlib.suppress(OSError):
         wire.shutdown(socket.SHUT_RDWR)
     wire.close()
+
+
+def require_redis() -> None:
+    """Skip, or fail where LAUR_REQUIRE_REDIS is 1, without a redis-server."""
+    if RedisServer.binary is None:
+        reason = "no redis-server on this machine; install it with: apt-get install redis-server"
+        if os.environ.get("LAUR_REQUIRE_REDIS") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)

@@ -1,13 +1,12 @@
 """A Redis for the whole session, and queues of both kinds: every test of queues runs against each."""
 
-import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from helpers.redis_server import RedisServer
+from helpers.redis_server import RedisServer, require_redis
 from laur.serve.queue import Queue, QueueOptions, open_queue
 
 MakeQueue = Callable[..., Queue]
@@ -16,14 +15,6 @@ MakeQueue = Callable[..., Queue]
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
-
-
-def require_redis() -> None:
-    if RedisServer.binary is None:
-        reason = "no redis-server on this machine; install it with: apt-get install redis-server"
-        if os.environ.get("LAUR_REQUIRE_REDIS") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")

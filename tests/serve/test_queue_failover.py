@@ -8,8 +8,7 @@ import time
 import pytest
 from kit import CARD, job, result
 
-from conftest import require_redis
-from helpers.redis_server import RedisServer, free_port
+from helpers.redis_server import RedisServer, free_port, require_redis
 from laur.serve.job import State
 from laur.serve.queue import QueueOptions, open_queue
 

@@ -5,7 +5,7 @@ score is how many deviations its own caption lies above the mean of a pool's oth
 chance, whatever the picture's style does to all scores alike. Retention is the mean score in few steps over that of the
 same prompts drawn by the style's adapter alone in many. Beside it stands the chance that the scorer finds the caption
 among 32, over every way to choose the 31 others: with b of M scored as high or higher, C(M - b, 31) / C(M, 31). It says
-more to people, and less of a picture, so that its ratio would be twice as uncertain.
+more to people, and less of each picture.
 """
 
 from __future__ import annotations
