@@ -80,7 +80,8 @@ def test_the_client_draws_over_a_picture(webui, begun):
     assert (result.parameters["init_images"], result.parameters["mask"]) == (None, None)
     pixels, mask, recipe = begun()
     np.testing.assert_array_equal(pixels, np.asarray(picture()))
-    assert (mask, recipe.strength, recipe.seed, recipe.steps) == (None, 0.6, 10, 3)
+    assert (mask, recipe.strength, recipe.steps) == (None, 0.6, 3)
+    assert recipe.seed in {9, 10}  # of two jobs, whichever came last to the engine
     assert recipe.image == InputPicture(np.asarray(picture())).ref
 
 
