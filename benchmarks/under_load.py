@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,16 @@ class Bench:
         self.server, self.alone, self.args = server, alone, args
         self._seeds = itertools.count(1)
 
+    def settle(self) -> None:
+        """Wait until nothing is left of what went before."""
+        while True:
+            with urllib.request.urlopen(f"{self.server.url}/v1/queue") as answer:
+                state = json.load(answer)
+            if not state["waiting"] and not state["running"]:
+                time.sleep(1.0)
+                return
+            time.sleep(0.2)
+
     def stream(self, **fields: Any) -> dict[str, Any]:
         """A stream of requests for pictures that were not drawn before."""
         size = f"{self.args.size}x{self.args.size}"
@@ -145,6 +156,7 @@ class Bench:
         """Percentiles for each offered load."""
         rows: list[dict[str, Any]] = []
         for share in SHARES:
+            self.settle()
             [samples] = load(self.server.url, self.stream(rate=share * most, seconds=self.args.seconds))
             found = {"offered_share": share, "offered_per_s": round(share * most, 3)}
             rows.append({**found, **percentiles(samples), "answers": statuses(samples)})
@@ -153,6 +165,7 @@ class Bench:
     def overload(self, most: float) -> dict[str, Any]:
         """Three times what can be drawn, from three tenants."""
         streams = [self.stream(rate=most, seconds=3 * self.args.seconds, tenant=f"tenant{n}") for n in range(3)]
+        self.settle()
         with Watch(self.server) as watch:
             samples = [sample for found in load(self.server.url, *streams) for sample in found]
         third = max(1, len(watch.memory) // 3)
@@ -176,7 +189,9 @@ class Bench:
         """One who asks for a quarter of what can be drawn, alone and while another sends three times that."""
         seconds = 2 * self.args.seconds
         quiet = {"rate": 0.25 * most, "seconds": seconds, "tenant": "quiet"}
+        self.settle()
         [alone] = load(self.server.url, self.stream(**quiet))
+        self.settle()
         flood = self.stream(rate=3 * most, seconds=seconds, tenant="flood")
         beside, flooding = load(self.server.url, self.stream(**quiet), flood)
         before, after = percentiles(alone), percentiles(beside)
