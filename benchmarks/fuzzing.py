@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import string
@@ -136,7 +137,7 @@ class Fuzz:
         elif draw.random() < 0.15:
             value.pop(name, None)
         else:
-            value[name] = draw.choice((*VALUES, self._text()))
+            value[name] = copy.deepcopy(draw.choice((*VALUES, self._text())))  # it may be spoilt in its turn
 
     def _text(self) -> str:
         return "".join(self._draw.choices(string.printable + "äß漢🎨", k=self._draw.randrange(1, 12)))
