@@ -142,6 +142,24 @@ async def test_a_job_that_kills_its_workers_is_parked_with_its_reason(make_queue
     assert await queue.finish(lease, result())
 
 
+async def test_who_is_revived_too_late_has_no_deadline_any_more(make_queue):
+    queue = make_queue(max_attempts=1)
+    until = {"late": time.time() + 0.5, "early": time.time() + 3600.0}
+    for name, deadline in until.items():
+        await queue.submit(job(id=name, deadline=deadline))
+    for lease in await queue.claim(CARD, 2):
+        await queue.start(lease)
+        await queue.fail(lease, Failure(kind="OutputError", message="the disk is full", retry=True))
+    assert {record.job.id for record in await queue.parked()} == set(until)
+    await asyncio.sleep(0.6)
+    for name in until:
+        await queue.revive(name)
+    await queue.sweep()
+    leases = await queue.claim(CARD, 2)
+    assert {lease.job.id for lease in leases} == set(until)
+    assert all([await queue.finish(lease, result()) for lease in leases])
+
+
 async def test_failures_are_tried_again_later_or_not_at_all(make_queue):
     queue = make_queue(max_attempts=2, retry_delay=0.2)
     await queue.submit(job(id="wish"))

@@ -122,10 +122,12 @@ class KeysError(LaurError):
 
 
 class UnavailableError(LaurError):
-    """A service that we stand on does not answer."""
+    """A service that we stand on does not answer. HTTP answers 503 with Retry-After."""
 
     http_status = 503
     exit_code = 1
+    retry_after = 10
+    """Seconds after which it may."""
 
 
 class NumericalError(LaurError):

@@ -58,6 +58,10 @@ class OwnJobs:
         """See `Queue`."""
         return await self._queue.ping()
 
+    async def trouble(self) -> str | None:
+        """See `Queue`."""
+        return await self._queue.trouble()
+
     def _mine(self, record: Record) -> Record:
         if record.job.tenant != self._tenant:
             raise RecipeError(f"the id {record.job.id} is taken; choose another, or leave it out")

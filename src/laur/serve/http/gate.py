@@ -59,7 +59,7 @@ class Gate:
         try:
             wait = await self._allowance.request(key)
         except UnavailableError as error:
-            return problem(503, str(error), "UnavailableError")
+            return problem(503, str(error), "UnavailableError", {"Retry-After": str(error.retry_after)})
         if wait <= 0:
             return None
         seconds = math.ceil(wait)

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from laur.core.errors import BusyError, LaurError, LimitError
+from laur.core.errors import BusyError, LaurError, LimitError, UnavailableError
 from laur.serve.job import Failure
 
 LOG = logging.getLogger(__name__)
@@ -73,7 +73,8 @@ def install(app: FastAPI) -> None:
 
     async def known(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, LaurError)
-        headers = {"Retry-After": str(error.retry_after)} if isinstance(error, BusyError | LimitError) else None
+        later = isinstance(error, BusyError | LimitError | UnavailableError)
+        headers = {"Retry-After": str(error.retry_after)} if later else None
         if headers and isinstance(error, LimitError):
             headers["X-Should-Retry"] = "false"  # what OpenAI's packages would else do at once, twice
         return problem(error.http_status, str(error), type(error).__name__, headers)

@@ -2,13 +2,15 @@
 
 Every script may run twice without harm, so a call whose answer was lost is simply made again, with growing pauses,
 until Redis has been away for longer than the caller's patience. A restart, a fail-over (the old primary answers
-READONLY) and a cut network all look the same from here.
+READONLY) and a cut network all look the same from here. A Redis that is full or cannot write to its disk says so
+itself, and may for hours: then nothing is waited for.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
+import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import cache
@@ -27,6 +29,23 @@ SHORTEST, LONGEST = 0.05, 1.0
 """Seconds between attempts to reach Redis."""
 ANSWER = 5.0
 """Seconds after which an answer is not waited for any more."""
+
+LASTING = {
+    "OOM": "Redis is full; raise its maxmemory, or wait until results expire",
+    "MISCONF": "Redis cannot write to its disk; free space there, its log says more",
+    "NOREPLICAS": "Redis has fewer replicas than min-replicas-to-write; start them or lower it",
+}
+"""Replies that may stay for hours, and what they mean."""
+PASSING = {
+    "READONLY": "Redis takes no writes, it is a replica; name the primary in --redis",
+    "BUSY": "Redis is busy with another program's script; see SCRIPT KILL",
+    "LOADING": "Redis is still loading its data; wait until it has",
+    "MASTERDOWN": "Redis is a replica that has lost its primary; bring that back or name another in --redis",
+    "TRYAGAIN": "Redis moves its keys at present; wait until it has",
+    "CLUSTERDOWN": "the cluster of Redis is down; see CLUSTER INFO",
+}
+"""Replies that a fail-over or a start ends within seconds; what they mean where they stay."""
+_CODE = re.compile(rf"(?:^|-)({'|'.join((*LASTING, *PASSING))})\b")
 
 
 class Link:
@@ -47,7 +66,10 @@ class Link:
         return await self.call(lambda: self._scripts[name](keys=[prefix], args=list(arguments)))
 
     async def call(self, action: Callable[[], Awaitable[T]]) -> T:
-        """Await an action again and again until Redis answers. Raises UnavailableError where it stays away."""
+        """Await an action again and again until Redis answers.
+
+        Raises UnavailableError where it stays away, and at once where it says that it is full or cannot write.
+        """
         from redis import exceptions
 
         began, pause = time.monotonic(), SHORTEST
@@ -56,25 +78,32 @@ class Link:
                 answer = await action()
                 _obey()
                 return answer
-            except (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.ReadOnlyError, OSError) as error:
+            except (exceptions.RedisError, OSError) as error:
                 _obey()
+                code = code_of(error)
+                if code in LASTING:
+                    raise UnavailableError(LASTING[code]) from None
+                if code not in PASSING and not isinstance(error, _lost()):
+                    raise
                 self.breaks += 1
-                if isinstance(error, exceptions.ReadOnlyError):  # this one is no primary any more: look for it anew
+                if code == "READONLY":  # this one is no primary any more: look for it anew
                     await self.client.connection_pool.disconnect()
                 if time.monotonic() - began + pause > self.outage:
-                    raise UnavailableError(f"Redis does not answer: {' '.join(str(error).split())[:200]}") from None
+                    raise UnavailableError(_away(code, error)) from None
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(LONGEST, 2 * pause)
 
-    async def alive(self) -> bool:
-        """Whether Redis answers now."""
+    async def trouble(self, prefix: str) -> str | None:
+        """Why Redis takes no writes at this moment; None where it does."""
         from redis.exceptions import RedisError
 
         try:
             async with asyncio.timeout(1.0):
-                return bool(await self.client.execute_command("PING"))  # pyright: ignore[reportGeneralTypeIssues]
-        except (RedisError, OSError, TimeoutError):
-            return False
+                await self.client.set(f"{prefix}alive", 1, px=60_000)
+        except (RedisError, OSError, TimeoutError) as error:
+            code = code_of(error)
+            return LASTING.get(code) or PASSING.get(code) or "the queue does not answer"
+        return None
 
     async def close(self) -> None:
         """Close all connections."""
@@ -90,6 +119,31 @@ def _obey() -> None:
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
+
+
+def code_of(error: BaseException) -> str:
+    """The first word of Redis's reply where it is one of those above, else nothing."""
+    from redis import exceptions
+
+    known = ((exceptions.OutOfMemoryError, "OOM"), (exceptions.ReadOnlyError, "READONLY"))
+    known += ((exceptions.BusyLoadingError, "LOADING"), (exceptions.MasterDownError, "MASTERDOWN"))
+    known += ((exceptions.TryAgainError, "TRYAGAIN"), (exceptions.ClusterDownError, "CLUSTERDOWN"))
+    for kind, code in known:  # redis-py takes the word away from those that it knows
+        if isinstance(error, kind):
+            return code
+    found = _CODE.search(str(error)) if isinstance(error, exceptions.ResponseError) else None
+    return found[1] if found else ""  # Redis 6 says it in the middle, where a script met it
+
+
+def _lost() -> tuple[type[BaseException], ...]:
+    """A connection that broke."""
+    from redis import exceptions
+
+    return (exceptions.ConnectionError, exceptions.TimeoutError, OSError)
+
+
+def _away(code: str, error: BaseException) -> str:
+    return PASSING.get(code) or f"Redis does not answer: {' '.join(str(error).split())[:200]}"
 
 
 def connect(url: str) -> Redis:

@@ -149,6 +149,9 @@ class MemoryQueue:
         if slot.parked is None:
             raise NotFoundError(f"job {id} is not parked")
         slot.parked = None
+        job = slot.record.job
+        if job.deadline is not None and job.deadline <= time.time():  # of no use to whoever revives it
+            slot.change(job=dataclasses.replace(job, deadline=None))
         slot.change(state=State.QUEUED, attempts=0, failure=None, finished=None, step=0)
         self._open[id] = slot
         self._enqueue(slot)
@@ -264,6 +267,10 @@ class MemoryQueue:
     async def ping(self) -> bool:
         """See `Queue`."""
         return True
+
+    async def trouble(self) -> str | None:
+        """See `Queue`."""
+        return None
 
     async def close(self) -> None:
         """See `Queue`."""

@@ -160,7 +160,7 @@ class Queue(Protocol):
         ...
 
     async def revive(self, id: str) -> Record:
-        """Queue a parked job again with its attempts forgotten. Raises NotFoundError."""
+        """Queue a parked job again; its attempts and a deadline that has passed are forgotten. Raises NotFoundError."""
         ...
 
     async def claim(self, card: WorkerCard, count: int, *, block: float = 0.0) -> list[Lease]:
@@ -200,7 +200,11 @@ class Queue(Protocol):
         ...
 
     async def ping(self) -> bool:
-        """Whether the queue answers at this moment."""
+        """Whether the queue answers and takes jobs at this moment."""
+        ...
+
+    async def trouble(self) -> str | None:
+        """Why it does not, in one line; None where it does."""
         ...
 
     async def close(self) -> None:

@@ -171,7 +171,11 @@ class RedisQueue:
 
     async def ping(self) -> bool:
         """See `Queue`."""
-        return await self.link.alive()
+        return await self.trouble() is None
+
+    async def trouble(self) -> str | None:
+        """See `Queue`."""
+        return await self.link.trouble(self.prefix)
 
     async def close(self) -> None:
         """See `Queue`."""

@@ -1,5 +1,6 @@
 -- ARGV[2]: the worker's card as JSON, with `nonce` and `count`. Who is next: see laur/serve/queue/fair.py.
 -- With `peek` nothing is taken, and the answer is the first jobs of those who are next.
+even_when_full()
 local card = cjson.decode(ARGV[2])
 seen(card.name)
 local memory = key('claim', card.name)

@@ -23,6 +23,10 @@ local function count(name) redis.call('HINCRBY', key('counters'), name, 1) end
 local function final(state) return state == 'done' or state == 'failed' or state == 'cancelled' end
 local JOBS = key('jobs')
 
+-- A Redis above its maxmemory refuses what may grow it, but no script that has written already: those that take, draw
+-- and end the jobs that are there begin with a write that takes no room, so that a full queue can empty itself.
+local function even_when_full() redis.call('DEL', key('nothing')) end
+
 local function seen(worker) redis.call('ZADD', key('workers'), stamp, worker) end
 
 -- good and bad ends by the hour, see observe/objective.py

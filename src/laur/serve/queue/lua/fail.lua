@@ -1,4 +1,5 @@
 -- ARGV[2] id, ARGV[3] token, ARGV[4] the failure as JSON
+even_when_full()
 local id, failure = ARGV[2], ARGV[4]
 if not held(id, ARGV[3]) then return 0 end
 local attempts = tonumber((fields(id, 'attempts')))

@@ -1,4 +1,5 @@
 -- ARGV[2] id, ARGV[3] token, ARGV[4] the result as JSON. Counts whoever holds the lease: one result, the first.
+even_when_full()
 local id, token = ARGV[2], ARGV[3]
 local state, former = fields(id, 'state', 'former')
 if not state then return 0 end

@@ -1,4 +1,5 @@
 -- ARGV from 2: id, token, worker, again and again. Returns the positions of leases that are lost.
+even_when_full()
 local lost = {}
 for i = 2, #ARGV, 3 do
   local id, token, worker = ARGV[i], ARGV[i + 1], ARGV[i + 2]

@@ -6,6 +6,10 @@ redis.call('PERSIST', job(id))
 redis.call('HDEL', job(id), 'failure', 'finished', 'former', 'passed')
 redis.call('HSET', job(id), 'attempts', 0, 'step', 0, 'entry', redis.call('XADD', JOBS, '*', 'id', id))
 local deadline = fields(id, 'deadline')
-if deadline then redis.call('ZADD', key('deadlines'), deadline, id) end
+if deadline and tonumber(deadline) > now then
+  redis.call('ZADD', key('deadlines'), deadline, id)
+else
+  redis.call('HDEL', job(id), 'deadline') -- the one that has passed is of no use to whoever revives it
+end
 enqueue(id)
 return 1
