@@ -107,6 +107,14 @@ def test_a_job_is_its_tenants_alone(http):
     assert again.json()["state"] == "done"
 
 
+def test_no_cache_in_between_keeps_pictures(http):
+    by_id = done(http("a"), job(http("a")))["result"]["url"]
+    body = {"prompt": "a fox", "seed": 1, "response_format": "url"}
+    url = http("a").post("/v1/images/generations", json=body).json()["data"][0]["url"]
+    kept = [http("a").get(path).headers["cache-control"] for path in (url, by_id)]
+    assert kept == ["private, max-age=31536000, immutable", "private, no-cache"]
+
+
 def test_a_key_cannot_name_another_tenant(http):
     for name, status in (("a", 200), ("b", 403)):
         assert http("a").get("/v1/queue", headers={"Laur-Tenant": name}).status_code == status

@@ -68,7 +68,7 @@ def test_a_job_from_wish_to_picture(http):
     assert (found.pixels.shape, found.recipe.seed) == ((48, 32, 3), 7)
     again = http.get(job["result"]["url"], headers={"If-None-Match": picture.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
-    assert "immutable" in picture.headers["cache-control"]
+    assert picture.headers["cache-control"] == again.headers["cache-control"] == "public, no-cache"
 
 
 def test_a_recipe_that_was_drawn_is_not_drawn_again(http, server):
@@ -80,6 +80,15 @@ def test_a_recipe_that_was_drawn_is_not_drawn_again(http, server):
     open_seed = [finished(http, submit(http, recipe={"prompt": "open"})["id"]) for _ in range(2)]
     assert len({job["result"]["recipe"]["seed"] for job in open_seed}) == 2
     assert server.engine.begun[before:] == ["open", "open"]
+
+
+def test_only_what_is_named_by_its_content_never_changes(http):
+    body = {"prompt": "a fox", "seed": 5, "response_format": "url"}
+    url = http.post("/v1/images/generations", json=body).json()["data"][0]["url"]
+    picture = http.get(url)
+    again = http.get(url, headers={"If-None-Match": picture.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert picture.headers["cache-control"] == again.headers["cache-control"] == "public, max-age=31536000, immutable"
 
 
 def test_the_same_id_is_one_job(http):

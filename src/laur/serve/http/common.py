@@ -17,8 +17,10 @@ from laur.serve.service import Service
 
 HEARTBEAT = 15.0
 """Seconds without news after which a stream says that it is alive."""
-FOREVER = "public, max-age=31536000, immutable"
-"""A file named by its content never changes."""
+FOREVER = "max-age=31536000, immutable"
+"""For an address that holds the content's hash: what is there never changes."""
+ASK_AGAIN = "no-cache"
+"""For any other address: to be kept, and asked for again by its ETag at each use."""
 
 
 async def _service(request: Request) -> Service:
@@ -42,11 +44,17 @@ Tenant = Annotated[str, Depends(_tenant)]
 
 
 async def file_answer(request: Request, service: Service, result: Result) -> Response:
-    """The file of a result, or 304 where the client has it."""
-    headers = {"ETag": f'"{result.sha256}"', "Cache-Control": FOREVER, "X-Content-Type-Options": "nosniff"}
+    """The file of a result under its job's address, or 304 where the client has it."""
+    headers = file_headers(request, f'"{result.sha256}"', ASK_AGAIN)
     if matches(request.headers.get("if-none-match"), headers["ETag"]):
         return Response(status_code=304, headers=headers)
     return Response(await service.content(result), media_type=result.media_type, headers=headers)
+
+
+def file_headers(request: Request, etag: str, keep: str) -> dict[str, str]:
+    """How long a file may be kept, and by whom: where keys are in force by nobody but the client."""
+    whose = "private" if getattr(request.app.state, "allowance", None) is not None else "public"
+    return {"ETag": etag, "Cache-Control": f"{whose}, {keep}", "X-Content-Type-Options": "nosniff"}
 
 
 def matches(wanted: str | None, etag: str) -> bool:

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Path, Request, Response
 
 from laur.core.errors import NotFoundError
 from laur.serve import events
-from laur.serve.http.common import FOREVER, Tenant, TheService, event_stream, file_answer, matches
+from laur.serve.http.common import FOREVER, Tenant, TheService, event_stream, file_answer, file_headers, matches
 from laur.serve.http.models import JobBody, JobView, QueueView
 from laur.serve.http.pictures import ThePictures
 from laur.serve.http.problem import of_failure, problem, responses
@@ -101,7 +101,7 @@ async def file(key: Key, service: TheService, request: Request) -> Response:
     if not registry.knows(name):  # clients' own pictures lie in this store too, and are nobody's to fetch
         raise NotFoundError(f"no result {key!r}; its format is unknown")
     etag = f'"{key}"'
-    headers = {"ETag": etag, "Cache-Control": FOREVER, "X-Content-Type-Options": "nosniff"}
+    headers = file_headers(request, etag, FOREVER)
     if matches(request.headers.get("if-none-match"), etag) and await asyncio.to_thread(service.store.has, key):
         return Response(status_code=304, headers=headers)
     content = await asyncio.to_thread(service.store.get, key)
