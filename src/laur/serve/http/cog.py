@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated, Any
@@ -14,17 +17,19 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 
 from laur import __version__
-from laur.core.errors import BusyError, NotFoundError, UnavailableError
+from laur.core.errors import BusyError, LaurError, NotFoundError, UnavailableError
 from laur.serve import events
 from laur.serve.http import health, predictions
 from laur.serve.http.common import Tenant, TheService
 from laur.serve.http.pictures import Pictures
 from laur.serve.http.predictions import ID, Prediction, PredictionBody
 from laur.serve.http.problem import problem, responses
-from laur.serve.http.webhooks import Webhooks
+from laur.serve.http.webhooks import LONGEST, TRIES, Webhooks
+from laur.serve.queue import Queue
 from laur.serve.service import Service
 from laur.serve.worker.crew import Crew
 
+LOG = logging.getLogger(__name__)
 router = APIRouter(tags=["cog"])
 Prefer = Annotated[str | None, Header(max_length=200, description="respond-async answers at once.")]
 Number = Annotated[str, Path(pattern=ID)]
@@ -45,15 +50,34 @@ class Nothing(BaseModel):
 
 @router.get("/health-check", responses=responses())
 async def health_check(request: Request) -> HealthCheck:
-    """STARTING, READY, BUSY or DEFUNCT; the answer is always 200, as Cog's is."""
+    """STARTING, READY, BUSY, SETUP_FAILED or DEFUNCT; the answer is always 200, as Cog's is."""
     reasons = await health.reasons(request.app)
-    crew: Crew | None = request.app.state.crew
-    failed = crew is not None and crew.fault is not None
-    setup = "failed" if failed else "starting" if reasons else "succeeded"
-    status = "SETUP_FAILED" if failed else "STARTING" if reasons else "READY"
+    status = await _state(request.app.state.queue, request.app.state.crew, reasons)
+    setup = {"SETUP_FAILED": "failed", "STARTING": "starting"}.get(status, "succeeded")
     return HealthCheck(
         status=status, setup={"status": setup, "logs": "\n".join(reasons)}, version={"laur": __version__}
     )
+
+
+async def _state(queue: Queue, crew: Crew | None, reasons: list[str]) -> str:
+    """DEFUNCT is an engine that has ended or hangs, BUSY a queue that refuses or a process that takes nothing new."""
+    if crew is not None and (crew.fault is not None or not crew.live):
+        opened = all(worker.thread.engine is not None for worker in crew.workers)
+        return "DEFUNCT" if opened else "SETUP_FAILED"
+    if crew is not None and crew.draining:
+        return "BUSY"
+    return "STARTING" if reasons else "BUSY" if await _is_full(queue) else "READY"
+
+
+async def _is_full(queue: Queue) -> bool:
+    """Whether a job would be refused: at the limit of all, or of what one tenant may have waiting in one pool."""
+    stats, options = None, queue.options
+    with contextlib.suppress(UnavailableError):
+        stats = await queue.stats()
+    if stats is None:
+        return True
+    alone = max(stats.by_pool.values(), default=0)
+    return stats.waiting + stats.running >= options.limit or alone >= options.per_tenant
 
 
 @router.post(
@@ -140,13 +164,27 @@ def base_of(request: Request) -> str:
 async def _tell(
     service: Service, webhooks: Webhooks, number: str, url: str, *, wanted: frozenset[str], base: str, data: bool
 ) -> None:
-    """Send what was asked for: `start` and `logs` once as they come, `completed` until it arrives."""
-    async with aclosing(_milestones(service, number)) as milestones:
-        async for milestone in milestones:
-            if milestone in wanted or (milestone == "completed" and "output" in wanted):
-                prediction = await predictions.read(service, number, base=base, data=data)
-                tries = {} if milestone == "completed" else {"tries": 1}
-                await webhooks.send(url, prediction.model_dump_json(), **tries)
+    """Send what was asked for: `start` and `logs` once as they come, `completed` until it arrives.
+
+    Where the queue or the store does not answer, it looks again as often as a webhook is tried; `start` may come twice.
+    """
+    pause = webhooks.pause
+    for left in reversed(range(TRIES)):
+        try:
+            async with aclosing(_milestones(service, number)) as milestones:
+                async for milestone in milestones:
+                    if milestone in wanted or (milestone == "completed" and "output" in wanted):
+                        prediction = await predictions.read(service, number, base=base, data=data)
+                        tries = {} if milestone == "completed" else {"tries": 1}
+                        sent = await webhooks.send(url, prediction.model_dump_json(), **tries)
+                        if not sent and milestone == "completed":
+                            LOG.warning("the webhook of prediction %s never arrived", number)
+            return
+        except LaurError as error:
+            then = "it is tried again" if left else "it is given up"
+            LOG.warning("the webhook of prediction %s cannot be sent; %s: %s", number, then, error)
+        await asyncio.sleep(pause if left else 0.0)
+        pause = min(LONGEST, 2 * pause)
 
 
 async def _milestones(service: Service, number: str) -> AsyncGenerator[str]:

@@ -44,7 +44,12 @@ class Webhooks:
         """Run a coroutine that sends, until it is through or the server ends."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._over)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            LOG.error("what sends a webhook met an unexpected fault", exc_info=error)
 
     async def close(self) -> None:
         """Give up what has not arrived."""
@@ -65,6 +70,7 @@ class Webhooks:
             else:
                 if status < 300:
                     return True
+                LOG.info("a webhook was answered with %d", status)
                 if status < 500 and status not in {408, 425, 429}:
                     return False
             if attempt < tries - 1:
