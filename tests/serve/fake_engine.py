@@ -1,7 +1,7 @@
 """An Engine that draws nothing: every step takes as long as it is told, every picture has its recipe's colour.
 
 Prompts with a meaning: `crash` raises in a step, `refuse` fails in it, `unplannable` cannot be resolved, `die` kills
-the process.
+the process, `unsubmittable` is not taken, `unspeakable` gives an event that is none.
 """
 
 import dataclasses
@@ -84,6 +84,12 @@ class FakeEngine:
         self._ended: list[Event] = []
         self._numbers = 0
         self.told: tuple[str, ...] = ()
+        self.faulty: set[str] = set()
+        """What raises whatever it is asked: step, cancel, busy."""
+
+    def _sound(self, part: str) -> None:
+        if part in self.faulty:
+            raise RuntimeError(f"{part} is broken, see /secret/path")
 
     def notes(self, plan: Any) -> tuple[str, ...]:
         if self.told == ("raise",):
@@ -110,12 +116,15 @@ class FakeEngine:
         return SimpleNamespace(plan=plan, recipe=filled, warnings=(), pictures=pictures)
 
     def submit(self, plan: Any, recipe: Recipe, owner: object = None) -> Ticket:
+        if recipe.prompt == "unsubmittable":
+            raise RuntimeError("not taken, see /secret/path")
         self._numbers += 1
         ticket = Ticket(self._numbers, plan, recipe)
         self._queue.append(ticket)
         return ticket
 
     def cancel(self, ticket: Ticket) -> bool:
+        self._sound("cancel")
         if ticket in self._queue:
             self._queue.remove(ticket)
         elif self._active.pop(ticket, None) is None:
@@ -125,6 +134,7 @@ class FakeEngine:
 
     @property
     def busy(self) -> bool:
+        self._sound("busy")
         return bool(self._queue or self._active or self._ended)
 
     def step(self) -> list[Event]:
@@ -142,7 +152,10 @@ class FakeEngine:
         self.gate.wait()
         time.sleep(self.seconds)
         call = Call(began, time.perf_counter(), len(batch), self.cap)
+        self._sound("step")
         prompts = [ticket.recipe.prompt for ticket in batch]
+        if "unspeakable" in prompts:
+            return [*events, "nothing"]  # pyright: ignore
         if "die" in prompts:
             os.kill(os.getpid(), signal.SIGKILL)
         if "crash" in prompts:

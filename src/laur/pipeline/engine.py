@@ -98,9 +98,9 @@ class Engine:
         """
         self._numbers += 1
         ticket = Ticket(self._numbers, plan, recipe, owner)
-        self._queue.append(ticket)
         for stage in plan.stages:
             self.library.rows.prefetch(stage.checkpoint, stage.adapters)
+        self._queue.append(ticket)  # last: a ticket that nobody gets must not be drawn
         return ticket
 
     def cancel(self, ticket: Ticket) -> bool:

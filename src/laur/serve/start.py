@@ -138,7 +138,8 @@ def run(make: Callable[[Callable[[], None]], FastAPI], host: str, port: int, gra
     """Serve until SIGTERM or Ctrl-C; then finish what is being answered and drawn.
 
     `make` gets a function that ends the server and gives the application. Errors: MissingDependencyError,
-    UnavailableError where the address cannot be used, and the Engine's where it could not be opened.
+    UnavailableError where the address cannot be used, and the Engine's where it could not be opened or ended by
+    itself, so that the process is started anew.
     """
     server = _server(host, port, grace)
     app = make(server.leave)

@@ -34,7 +34,9 @@ _RESPONSES: dict[int | str, dict[str, object]] = {503: {"model": Health, "descri
 async def live(request: Request, response: Response) -> Health:
     """False only for what a restart would cure."""
     crew: Crew | None = request.app.state.crew
-    return _answer(response, [] if crew is None or crew.live else ["the engine has not moved for a long time"])
+    if crew is None or crew.live:
+        return _answer(response, [])
+    return _answer(response, [fault_of(crew) or "the engine has not moved for a long time"])
 
 
 @router.get("/ready", responses=_RESPONSES)
@@ -50,8 +52,13 @@ async def reasons(app: FastAPI) -> list[str]:
     found: list[str] = []
     if not await queue.ping():
         found.append("the queue does not answer")
-    if crew is not None and crew.fault is not None:
-        found.append(str(crew.fault) if isinstance(crew.fault, LaurError) else "the engine could not be opened")
-    elif crew is not None and crew.reason is not None:
-        found.append(crew.reason)
+    if crew is not None and (reason := fault_of(crew) or crew.reason) is not None:
+        found.append(reason)
     return found
+
+
+def fault_of(crew: Crew) -> str | None:
+    """What is wrong with an Engine, in a line that may be shown; None where nothing is."""
+    if crew.fault is None:
+        return None
+    return str(crew.fault) if isinstance(crew.fault, LaurError) else "the engine could not be opened"

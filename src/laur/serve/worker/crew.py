@@ -25,7 +25,7 @@ class Crew:
 
     @property
     def fault(self) -> Exception | None:
-        """Why an Engine could not be opened."""
+        """Why an Engine could not be opened, or why it ended by itself."""
         return next((worker.thread.fault for worker in self.workers if worker.thread.fault is not None), None)
 
     @property
@@ -54,7 +54,7 @@ class Crew:
             worker.drain()
 
     async def run(self) -> None:
-        """Work until drained. Where one cannot open its Engine the others end too, and its error is raised."""
+        """Work until drained. Where one's Engine cannot be opened or ends, the others end too; its fault is raised."""
         tasks = [asyncio.create_task(worker.run()) for worker in self.workers]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)

@@ -1,7 +1,8 @@
 """The thread that owns an Engine: it plans, steps and cancels, and tells the event loop what happened.
 
 A fault that is none of a recipe's own ends the batch that met it. Its jobs are then drawn one after another, so that
-only the one which cannot be drawn fails.
+only the one which cannot be drawn fails. Where several in a row cannot, and none is drawn, it is the Engine that is
+broken; then, and after any fault outside a job, the thread ends with its `fault` set.
 """
 
 from __future__ import annotations
@@ -11,19 +12,19 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from laur.core.errors import LaurError
+from laur.core.errors import LaurError, UnavailableError
 from laur.core.recipe import Recipe
 from laur.pipeline import foresight
-from laur.pipeline.events import Admitted, Call, Cancelled, Done, Event, Failed, Progress, Ticket
+from laur.pipeline.events import Admitted, Cancelled, Done, Event, Failed, Progress, Ticket
 from laur.serve.inputs import refs_of, require
 from laur.serve.job import Failure
-from laur.serve.observe.histogram import SHARE, STEP, Histogram
 from laur.serve.observe.logs import about
 from laur.serve.worker.keys import file_key
 from laur.serve.worker.messages import Broke, Drawn, Planned, Prepared, Stepped, Told
+from laur.serve.worker.pulse import Pulse
 from laur.serve.worker.residents import Residents
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 Deliver = Callable[[list[Told]], None]
+BROKEN = 3
+"""Jobs that meet an unexpected fault alone, one after another with none drawn between: then it is not the jobs'."""
 
 
 @dataclass(slots=True)
@@ -56,47 +59,23 @@ class _Entry:
     """What its adapters say once they are read."""
 
 
-@dataclass(slots=True)
-class Pulse:
-    """What can be seen of the thread from outside; written by it alone."""
-
-    beat: float = 0.0
-    """`time.monotonic()` of the last sign of life."""
-    working: bool = False
-    calls: int = 0
-    """Denoiser calls."""
-    rows: int = 0
-    """That those moved; a picture under guidance has two."""
-    step: Histogram = field(default_factory=lambda: Histogram(STEP))
-    """Seconds that each took."""
-    occupancy: Histogram = field(default_factory=lambda: Histogram(SHARE))
-    """Share of a full batch that each had."""
-    delayed: int = 0
-    """Jobs that let others go first, since their adapters were still being read."""
-    foreseen: int = 0
-    """Jobs whose adapters were asked for while they waited in the queue."""
-
-    def count(self, call: Call) -> None:
-        """Count a call."""
-        self.calls, self.rows = self.calls + 1, self.rows + call.rows
-        self.step.observe(call.ended - call.began)
-        self.occupancy.observe(call.rows / call.full)
-
-
 class EngineThread:
     """Owns an Engine. Its methods may be called from any thread; what they lead to arrives at `deliver`."""
 
-    def __init__(self, make: Callable[[], Engine], deliver: Deliver) -> None:
-        """`make` opens the Engine, in the thread; `deliver` is called there with what happened, in order."""
-        self._make, self._deliver = make, deliver
+    def __init__(self, make: Callable[[], Engine], deliver: Deliver, gone: Callable[[], None]) -> None:
+        """`make` opens the Engine, in the thread; `deliver` is called there with what happened, in order, and `gone`
+        once the thread ends by a fault."""
+        self._make, self._deliver, self._gone = make, deliver, gone
         self._entries: dict[str, _Entry] = {}
         self._commands: deque[Callable[[Engine], list[Told]]] = deque()
         self._bell = threading.Event()
         self._stopping = False
+        self._broken: set[str] = set()
+        """What met an unexpected fault alone since a step was last done."""
         self._thread = threading.Thread(target=self._run, name="laur-engine", daemon=True)
         self.loaded = threading.Event()
         self.fault: Exception | None = None
-        """Why the Engine could not be opened."""
+        """Why the Engine could not be opened, or why the thread ended by itself."""
         self.engine: Engine | None = None
         """To be looked at from outside, not to be used."""
         self.residents = Residents()
@@ -158,19 +137,30 @@ class EngineThread:
             self.loaded.set()
             return
         self.loaded.set()
-        while not self._stopping:
-            self._beat(working=True)
-            told: list[Told] = []
-            while self._commands:
-                told += self._commands.popleft()(engine)
-            if engine.busy:
-                told += self._step(engine)
-            if told:
-                self._deliver(told)
-            if not engine.busy and not self._commands:
-                self._beat(working=False)
-                self._bell.wait(1.0)
-            self._bell.clear()
+        try:
+            while not self._stopping:
+                self._turn(engine)
+        except BaseException as error:  # whatever it was: a thread that ends in silence leaves its jobs waiting
+            LOG.critical("the engine's thread ends by a fault", exc_info=error)
+            if not isinstance(error, LaurError):
+                error = UnavailableError(f"the engine ended by an unexpected {type(error).__name__}; see its log")
+            self.fault = error
+            self._gone()
+
+    def _turn(self, engine: Engine) -> None:
+        """What was asked for, then one step, or a rest where there is none to do."""
+        self._beat(working=True)
+        told: list[Told] = []
+        while self._commands:
+            told += self._commands.popleft()(engine)
+        if engine.busy:
+            told += self._step(engine)
+        if told:
+            self._deliver(told)
+        if not engine.busy and not self._commands:
+            self._beat(working=False)
+            self._bell.wait(1.0)
+        self._bell.clear()
 
     def _beat(self, *, working: bool) -> None:
         self.pulse.beat, self.pulse.working = time.monotonic(), working
@@ -204,24 +194,32 @@ class EngineThread:
     def _admit(self, engine: Engine, id: str) -> list[Told]:
         if id in self._entries:
             self._entries[id].go = True
-        self._submit(engine)
-        return []
+        return self._submit(engine)
 
-    def _submit(self, engine: Engine) -> None:
-        """Hand to the Engine what may go: everything, or one suspect alone."""
-        waiting = [entry for entry in self._entries.values() if entry.go and entry.ticket is None]
+    def _submit(self, engine: Engine) -> list[Told]:
+        """Hand to the Engine what may go: everything, or one suspect alone. What it does not take fails alone."""
+        waiting = {name: entry for name, entry in self._entries.items() if entry.go and entry.ticket is None}
         drawing = [entry for entry in self._entries.values() if entry.ticket is not None]
-        suspects = [entry for entry in waiting if entry.suspect]
+        suspects = [name for name, entry in waiting.items() if entry.suspect]
         if suspects or any(entry.suspect for entry in drawing):
-            waiting = suspects[:1] if not drawing else []
-        for entry in waiting:
-            assert entry.resolved is not None
-            if engine.busy and foresight.coming(engine.library, entry.resolved.plan):
-                self.pulse.delayed += not entry.delayed
-                entry.delayed = True
-                continue
-            entry.notes = self._notes(engine, entry.resolved)
-            entry.ticket = engine.submit(entry.resolved.plan, entry.resolved.recipe, entry.owner)
+            waiting = {name: waiting[name] for name in suspects[:1]} if not drawing else {}
+        told: list[Told] = []
+        for name, entry in waiting.items():
+            try:
+                self._enter(engine, entry)
+            except Exception as error:  # it is this job's, the Engine draws the others
+                del self._entries[name]
+                told.append(self._broke(name, error))
+        return told + self._submit(engine) if told and suspects else told
+
+    def _enter(self, engine: Engine, entry: _Entry) -> None:
+        assert entry.resolved is not None
+        if engine.busy and foresight.coming(engine.library, entry.resolved.plan):
+            self.pulse.delayed += not entry.delayed
+            entry.delayed = True
+            return
+        entry.notes = self._notes(engine, entry.resolved)
+        entry.ticket = engine.submit(entry.resolved.plan, entry.resolved.recipe, entry.owner)
 
     @staticmethod
     def _notes(engine: Engine, resolved: Resolved) -> tuple[str, ...]:
@@ -235,8 +233,7 @@ class EngineThread:
         entry = self._entries.pop(id, None)
         if entry is not None and entry.ticket is not None:
             engine.cancel(entry.ticket)
-        self._submit(engine)
-        return []
+        return self._submit(engine)
 
     def _step(self, engine: Engine) -> list[Told]:
         engine.previews = any(entry.previews and entry.ticket for entry in self._entries.values())
@@ -249,8 +246,9 @@ class EngineThread:
         for call in dict.fromkeys(event.call for event in events if isinstance(event, Progress)):
             if call is not None:
                 self.pulse.count(call)
-        self._submit(engine)
-        return told
+        if any(isinstance(event, Progress) for event in events):
+            self._broken.clear()
+        return told + self._submit(engine)
 
     def _tell(self, event: Event) -> list[Told]:
         job = next((name for name, entry in self._entries.items() if entry.ticket is event.ticket), None)
@@ -281,8 +279,12 @@ class EngineThread:
             [job] = batch
             del self._entries[job]
             told = [self._broke(job, error)]
-        self._submit(engine)
-        return told
+        if len(batch) < 2:
+            self._broken.add(next(iter(batch), f"no job, {len(self._broken)}"))
+        if len(self._broken) >= BROKEN:
+            fault = f"the engine met {BROKEN} unexpected faults in a row and drew nothing between; its log has them"
+            raise UnavailableError(fault) from error
+        return told + self._submit(engine)
 
     @staticmethod
     def _broke(job: str, error: Exception) -> Broke:

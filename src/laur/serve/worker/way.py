@@ -214,7 +214,8 @@ class Way:
 
     async def _fail(self, held: Held, failure: Failure) -> None:
         await self._surely(lambda: self.queue.fail(held.lease, failure))
-        self.tally.ended(State.FAILED)
+        if not failure.retry or held.lease.attempts + 1 >= self.queue.options.max_attempts:  # else it is tried again
+            self.tally.ended(State.FAILED)
         LOG.info("failed: %s", failure.message, extra={"kind": failure.kind, "retry": failure.retry})
         await self.drop(held, "failed")
 

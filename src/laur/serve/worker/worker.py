@@ -2,7 +2,8 @@
 
 Leases are renewed while a job is in hand; what is cancelled, late or lost is dropped at the next step. A file that
 another job is drawing at this moment, here or elsewhere, is waited for. SIGTERM drains: nothing new is taken, what is
-being drawn is finished, and what is left after `grace` seconds goes back to the queue.
+being drawn is finished, and what is left after `grace` seconds goes back to the queue. Where the Engine's thread ends
+by a fault everything goes back at once and `run` raises it: only a new process has a sound Engine.
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from laur.core.errors import UnavailableError
-from laur.pipeline.events import Call
 from laur.serve.cache import Index
 from laur.serve.inputs import Inputs
-from laur.serve.job import pool_of
-from laur.serve.observe.trace import OFF, JobSpan, Tracing
+from laur.serve.job import Failure, pool_of
+from laur.serve.observe.trace import OFF, Tracing
 from laur.serve.queue import Lease, Queue, WorkerCard
 from laur.serve.safety.base import Safety
 from laur.serve.store import Store
 from laur.serve.worker.held import LATENT, Hand, Held
 from laur.serve.worker.journey import Journey
-from laur.serve.worker.messages import Prepared, Stepped, Told
+from laur.serve.worker.messages import Told
 from laur.serve.worker.names import Names
+from laur.serve.worker.noting import observe
 from laur.serve.worker.options import WorkerOptions
 from laur.serve.worker.tally import Tally
 from laur.serve.worker.thread import EngineThread
@@ -66,7 +67,7 @@ class Worker:
         self.options = options or WorkerOptions()
         self.queue, self.store, self.index, self.names = queue, store, index, names
         self.hand = Hand(cap=cap, limit=self.options.load, usual=(self.options.native // LATENT) ** 2)
-        self.thread = EngineThread(make, self._arrived)
+        self.thread = EngineThread(make, self._arrived, self._gone)
         self.tally = Tally()
         self.draining = False
         self.tracing = tracing
@@ -89,6 +90,8 @@ class Worker:
     @property
     def live(self) -> bool:
         """Whether it still works: false only for what a restart would cure."""
+        if self.thread.fault is not None:
+            return False
         pulse = self.thread.pulse
         stalled = pulse.working and time.monotonic() - pulse.beat > self.options.stall
         return not stalled and (self.thread.alive or self._loop is None or self.draining)
@@ -102,6 +105,8 @@ class Worker:
     @property
     def reason(self) -> str | None:
         """Why it takes no jobs; None where it does."""
+        if self.thread.fault is not None:
+            return "the engine has ended"
         if self.draining:
             return "it is draining"
         if not self.loaded:
@@ -118,7 +123,7 @@ class Worker:
     # -------------------------------------------------------------------- run
 
     async def run(self) -> None:
-        """Work until drained. Raises the Engine's LaurError where it cannot be opened."""
+        """Work until drained. Raises the Engine's fault where it cannot be opened, UnavailableError where it ended."""
         self._loop = asyncio.get_running_loop()
         self.thread.start()
         await asyncio.to_thread(self.thread.loaded.wait)
@@ -137,10 +142,12 @@ class Worker:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
             await asyncio.to_thread(self.thread.join, self.options.grace)
+        if self.thread.fault is not None:
+            raise self.thread.fault
 
     async def _finish_what_is_left(self) -> None:
         until = time.monotonic() + self.options.grace
-        while len(self.hand) and (left := until - time.monotonic()) > 0:
+        while len(self.hand) and self.thread.fault is None and (left := until - time.monotonic()) > 0:
             self.way.changed.clear()
             try:
                 async with asyncio.timeout(left):
@@ -151,12 +158,18 @@ class Worker:
             await self._give_back(held)
 
     async def _give_back(self, held: Held) -> None:
+        """Without an attempt counted, unless the Engine ended by a fault: a job that causes such faults would else go
+        from worker to worker without end. The others are drawn alone after two, so it parks none of them with it."""
+        fault = self.thread.fault
         await self.way.drop(held, "handed back")
         try:
             async with asyncio.timeout(5.0):
-                await self.queue.release(held.lease)
-        except (TimeoutError, UnavailableError):  # its lease runs out by itself
-            LOG.warning("job %s could not be handed back; its lease will end", held.lease.job.id)
+                if fault is None:
+                    await self.queue.release(held.lease)
+                else:
+                    await self.queue.fail(held.lease, dataclasses.replace(Failure.of(fault), retry=True))
+        except Exception as error:  # its lease runs out by itself, and the others are still to be handed back
+            LOG.warning("job %s could not be handed back; its lease will end: %r", held.lease.job.id, error)
 
     async def _always(self, service: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """A part of the worker that nothing but the end of the worker may end."""
@@ -196,7 +209,7 @@ class Worker:
         return WorkerCard(name=name, serves=serves, size_class=largest, holds=holds, adapters=adapters)
 
     async def _claim(self) -> None:
-        while not self.draining:
+        while not self.draining and self.thread.fault is None:
             self.way.changed.clear()
             room = self.hand.room()
             try:
@@ -265,19 +278,12 @@ class Worker:
         except RuntimeError:  # the loop has ended
             LOG.debug("%d messages came after the end", len(told))
 
+    def _gone(self) -> None:
+        """Called in the Engine's thread when that ends by a fault: nobody need wait for room."""
+        assert self._loop is not None
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self.way.changed.set)
+
     def _sort(self, told: list[Told]) -> None:
-        moved: dict[Call, list[tuple[JobSpan, int]]] = {}
-        for item in told:
-            held = self.hand.jobs.get(item.id)
-            if held is None:
-                continue
-            if isinstance(item, Prepared):
-                held.journey.note("prepare", item.began, item.ended)
-                held.journey.note("text", item.ended - item.text, item.ended)
-                continue
-            if isinstance(item, Stepped) and (call := item.progress.call) is not None:
-                held.journey.moved(call)
-                moved.setdefault(call, []).append((held.journey.span, item.progress.step))
+        for held, item in observe(told, self.hand, self.tracing):
             self._spawn(self.way.guarded(held, self.way.handle(held, item)))
-        for call, jobs in moved.items():
-            self.tracing.call(call, jobs)
