@@ -34,6 +34,7 @@ from laur.cli.inspect import inspect
 from laur.cli.keys import keys_app
 from laur.cli.models import models_app
 from laur.cli.options import FLAG
+from laur.cli.queue import queue_app
 from laur.cli.reproduce import EXAMPLES as REPRODUCE_EXAMPLES
 from laur.cli.reproduce import reproduce
 from laur.cli.serve import SERVE_EXAMPLES, WORKER_EXAMPLES, serve, worker
@@ -80,6 +81,7 @@ app.command(epilog=SERVE_EXAMPLES)(serve)
 app.command(epilog=WORKER_EXAMPLES)(worker)
 app.command(epilog=TOP_EXAMPLES)(top)
 app.add_typer(keys_app, name="keys")
+app.add_typer(queue_app, name="queue")
 app.command()(doctor)
 app.command()(bench)
 
