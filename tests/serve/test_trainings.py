@@ -15,12 +15,13 @@ from fake_engine import FakeEngine
 from PIL import Image, ImageDraw
 from server import serving
 
-from laur.core.errors import DataError, RecipeError
+from laur.core.errors import DataError, OutputError, RecipeError, UnavailableError
 from laur.core.recipe import Recipe
 from laur.serve.job import Job, State
 from laur.serve.store import Store
 from laur.serve.training.wish import Wish, archive_key, check_archive, unpack
 from laur.serve.training.worker import TrainingWorker
+from laur.serve.worker import storage
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -171,8 +172,15 @@ async def test_cancel_ends_it_and_removes_what_it_left(make_queue, place):
     assert not (place / "adapters").exists()
 
 
-async def test_faults_end_the_attempt_and_not_the_worker(make_queue, place):
+async def fault(those):
+    raise those.pop(0)
+
+
+async def test_faults_end_the_attempt_and_not_the_worker(make_queue, place, monkeypatch):
     queue, store = make_queue(), Store(place / "results")
+    monkeypatch.setattr("laur.serve.training.worker.PAUSE", 0.01)
+    claim, faults = queue.claim, [UnavailableError("no answer"), OSError("full"), RecipeError("odd")]
+    monkeypatch.setattr(queue, "claim", lambda *given, **how: claim(*given, **how) if not faults else fault(faults))
     (place / "adapters").mkdir()
     (place / "adapters" / "taken.safetensors").write_bytes(b"another's")
     jobs = [submit(store, trigger="refuse"), submit(store, archive="0" * 64 + ".zip"), submit(store, name="taken")]
@@ -183,6 +191,7 @@ async def test_faults_end_the_attempt_and_not_the_worker(make_queue, place):
             record = await queue.wait(job.id, 20.0)
             assert (record.state, message in record.failure.message) == (State.FAILED, True)
         assert (await queue.wait(good.id, 20.0)).state is State.DONE
+    assert faults == []
     assert (place / "adapters" / "taken.safetensors").read_bytes() == b"another's"
 
 

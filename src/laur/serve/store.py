@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import time
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from laur.core.errors import LaurError, MissingDependencyError, NotFoundError, OutputError
 
+PROBE = 2 * 2**20
+"""Bytes that `probe` writes: on a disk that is nearly full a small file tells nothing."""
 _KEY = re.compile(r"[0-9a-f]{64}\.[a-z0-9]{1,12}")
 
 
@@ -32,6 +36,7 @@ class Store:
                 "a store of results needs fsspec; install it with: pip install 'lcm-laur[serve]'"
             ) from None
         self.url, self.keep = str(url), keep
+        self._trial = f"{secrets.token_hex(32)}.probe"  # one for each process, swept as others are
         try:
             self._fs, root = fsspec.url_to_fs(self.url, use_listings_cache=False)
         except ImportError as error:
@@ -49,18 +54,14 @@ class Store:
             return self.get(key)
         except NotFoundError:
             pass
-        try:
-            if self._local:
-                from laur.utils.files import atomic_write
-
-                Path(path).parent.mkdir(parents=True, exist_ok=True)
-                atomic_write(path, content)
-            else:
-                self._fs.pipe_file(path, content)
-        except Exception as error:  # each file system raises its own
-            why = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
-            raise OutputError(f"the store of results cannot be written: {why}") from None
+        self._write(path, content)
         return content
+
+    def probe(self) -> None:
+        """Write a file of a large picture's size, and remove it. Raises OutputError where that fails."""
+        self._write(self._path(self._trial), bytes(PROBE))
+        with suppress(OutputError):  # a bucket where nothing may be removed can be written all the same
+            self.remove(self._trial)
 
     def get(self, key: str) -> bytes:
         """The file of that key. Raises NotFoundError, OutputError."""
@@ -143,6 +144,19 @@ class Store:
                 except FileNotFoundError:  # another process was quicker
                     continue
         return removed
+
+    def _write(self, path: str, content: bytes) -> None:
+        try:
+            if self._local:
+                from laur.utils.files import atomic_write
+
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+                atomic_write(path, content)
+            else:
+                self._fs.pipe_file(path, content)
+        except Exception as error:  # each file system raises its own
+            why = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
+            raise OutputError(f"the store of results cannot be written: {why}") from None
 
     def _path(self, key: str) -> str:
         if not _KEY.fullmatch(key):

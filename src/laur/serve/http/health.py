@@ -41,7 +41,8 @@ async def live(request: Request, response: Response) -> Health:
 
 @router.get("/ready", responses=_RESPONSES)
 async def ready(request: Request, response: Response) -> Health:
-    """Whether work may be sent here: the queue answers, and the worker of this process is loaded and not draining."""
+    """Whether work may be sent here: the queue takes jobs, and the worker of this process does: it is loaded, not
+    draining, and can keep what it draws."""
     return _answer(response, await reasons(request.app))
 
 
@@ -50,8 +51,8 @@ async def reasons(app: FastAPI) -> list[str]:
     crew: Crew | None = app.state.crew
     queue: Queue = app.state.queue
     found: list[str] = []
-    if not await queue.ping():
-        found.append("the queue does not answer")
+    if (trouble := await queue.trouble()) is not None:
+        found.append(trouble)
     if crew is not None and (reason := fault_of(crew) or crew.reason) is not None:
         found.append(reason)
     return found

@@ -22,10 +22,13 @@ from laur.serve.queue import Lease, Queue, WorkerCard
 from laur.serve.store import Store
 from laur.serve.training.wish import Wish, weights_key
 from laur.serve.worker.options import WorkerOptions
+from laur.serve.worker.storage import Storage
 
 LOG = logging.getLogger(__name__)
 TELL = 1.0
 """Seconds between looks at a training that runs."""
+PAUSE = 1.0
+"""Seconds before the queue is asked again after it failed."""
 
 
 class Train(Protocol):
@@ -50,6 +53,7 @@ class TrainingWorker:
         self._folder, self._adapters = folder, adapters
         self._card = WorkerCard(name=f"{WorkerOptions().name}-train", serves=frozenset({TRAINING}))
         self._stop = threading.Event()
+        self._storage = Storage(store)
         self.draining = False
 
     def drain(self) -> None:
@@ -59,15 +63,26 @@ class TrainingWorker:
 
     async def run(self) -> None:
         """Work until drained."""
+        watching = asyncio.create_task(self._storage.watch())
+        try:
+            await self._work()
+        finally:
+            watching.cancel()
+
+    async def _work(self) -> None:
         while not self.draining:
+            if self._storage.trouble is not None:  # what is trained could not be kept
+                await asyncio.sleep(0.1)
+                continue
             try:
-                leases = await self._queue.claim(self._card, 1, block=1.0)
+                for lease in await self._queue.claim(self._card, 1, block=1.0):
+                    await self._guarded(lease)
             except UnavailableError as error:
                 LOG.warning("%s", error)
-                await asyncio.sleep(1.0)
-                continue
-            for lease in leases:
-                await self._guarded(lease)
+                await asyncio.sleep(PAUSE)
+            except Exception:  # nobody would start it again
+                LOG.exception("what sees trainings through met an unexpected fault and begins anew")
+                await asyncio.sleep(PAUSE)
 
     async def _guarded(self, lease: Lease) -> None:
         try:
@@ -78,7 +93,11 @@ class TrainingWorker:
             if not isinstance(error, LaurError):
                 LOG.exception("a training met an unexpected fault")
             with contextlib.suppress(UnavailableError):
-                await self._queue.fail(lease, Failure.of(error))
+                if isinstance(error, OutputError) and await self._storage.down():
+                    LOG.warning("%s", error)
+                    await self._queue.release(lease)
+                else:
+                    await self._queue.fail(lease, Failure.of(error))
 
     async def _see_through(self, lease: Lease) -> None:
         if not await self._queue.start(lease):

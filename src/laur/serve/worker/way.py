@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from laur.core.errors import LaurError, UnavailableError
+from laur.core.errors import LaurError, OutputError, UnavailableError
 from laur.serve import events
 from laur.serve.cache import Index, wish_key
 from laur.serve.inputs import Inputs, mentioned
@@ -24,6 +24,7 @@ from laur.serve.worker.keys import in_format, judged
 from laur.serve.worker.messages import Broke, Drawn, Planned, Stepped, Told
 from laur.serve.worker.names import Names
 from laur.serve.worker.options import WorkerOptions
+from laur.serve.worker.storage import Storage
 from laur.serve.worker.tally import Tally
 from laur.serve.worker.thread import EngineThread
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 FOLLOW = 0.05, 0.5
 """Seconds between looks at a file that another draws: at first, at last."""
+TOLD = 5.0
+"""Seconds at most between attempts to tell the queue of a picture."""
 
 
 @dataclass(slots=True)
@@ -54,6 +57,10 @@ class Way:
     updates: list[tuple[Held, events.JobEvent]] = field(default_factory=list[tuple[Held, events.JobEvent]])
     """To be published."""
     unsent: asyncio.Event = field(default_factory=asyncio.Event)
+    storage: Storage = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.storage = Storage(self.store)
 
     def has(self, held: Held) -> bool:
         """Whether the job is still in hand."""
@@ -79,7 +86,7 @@ class Way:
                 if not isinstance(error, LaurError):
                     LOG.exception("a job met an unexpected fault")
                 if self.has(held):
-                    await self._fail(held, Failure.of(error))
+                    await self._broke(held, error)
 
     async def begin(self, held: Held) -> None:
         """Plan a job that was just taken."""
@@ -93,7 +100,7 @@ class Way:
             ours = await self.queue.start(held.lease)
             pictures = await self._pictures(job) if ours else ()
         except LaurError as error:
-            await self._fail(held, Failure.of(error))
+            await self._broke(held, error)
             return
         if not ours:
             await self.drop(held, "lost")
@@ -206,11 +213,23 @@ class Way:
 
     async def _finish(self, held: Held, result: Result) -> bool:
         """Tell the queue, however long it takes: the picture is there."""
+        pause = FOLLOW[0]
         while True:
             try:
                 return await self.queue.finish(held.lease, result)
             except UnavailableError as error:
                 LOG.warning("%s", error)
+            await asyncio.sleep(pause)  # a Redis that is there but refuses answers at once
+            pause = min(TOLD, 2 * pause)
+
+    async def _broke(self, held: Held, error: Exception) -> None:
+        """Trouble of the queue or of the store is no attempt of the job's: it goes back. Anything else is its own."""
+        if isinstance(error, UnavailableError) or (isinstance(error, OutputError) and await self.storage.down()):
+            LOG.warning("%s", error)
+            await self.drop(held, "handed back")
+            await self._surely(lambda: self.queue.release(held.lease))
+        elif self.has(held):
+            await self._fail(held, Failure.of(error))
 
     async def _fail(self, held: Held, failure: Failure) -> None:
         await self._surely(lambda: self.queue.fail(held.lease, failure))
@@ -220,11 +239,13 @@ class Way:
         await self.drop(held, "failed")
 
     async def _surely(self, action: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Once, and without an error where the queue stays away: leases then say what becomes of the job."""
+        """Once, and without an error whatever the queue does: leases then say what becomes of the job."""
         try:
             await action()
         except UnavailableError as error:
             LOG.warning("%s", error)
+        except Exception:  # the job is let go of here all the same
+            LOG.exception("the queue met an unexpected fault")
 
     async def lose(self, leases: list[Lease]) -> None:
         """Drop what the queue says is not ours any more: cancelled, late, or taken for dead."""

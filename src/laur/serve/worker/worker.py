@@ -98,9 +98,10 @@ class Worker:
 
     @property
     def ready(self) -> bool:
-        """Whether it takes jobs: loaded, not draining, and the queue answered a short while ago."""
+        """Whether it takes jobs: loaded, not draining, results can be kept, the queue answered a short while ago."""
         recent = time.monotonic() - self.upkeep.reached < 2 * self.queue.options.lease
-        return self.loaded and self.thread.alive and not self.draining and recent
+        able = self.loaded and self.thread.alive and self.way.storage.trouble is None
+        return able and not self.draining and recent
 
     @property
     def reason(self) -> str | None:
@@ -113,6 +114,8 @@ class Worker:
             return "the engine is being loaded"
         if not self.thread.alive:
             return "the engine has ended"
+        if self.way.storage.trouble is not None:
+            return self.way.storage.trouble
         return None if self.ready else "the queue has not answered for a while"
 
     def drain(self) -> None:
@@ -131,7 +134,7 @@ class Worker:
             raise self.thread.fault
         claiming = self._spawn(self._always(self._claim))
         keep = self.upkeep
-        for service in (keep.publish, keep.renew, keep.sweep, keep.expire, self._foresee):
+        for service in (keep.publish, keep.renew, keep.sweep, keep.expire, self.way.storage.watch, self._foresee):
             self._spawn(self._always(service))
         try:
             await claiming
@@ -210,6 +213,9 @@ class Worker:
 
     async def _claim(self) -> None:
         while not self.draining and self.thread.fault is None:
+            if self.way.storage.trouble is not None:  # what is drawn could not be kept
+                await asyncio.sleep(PAUSE)
+                continue
             self.way.changed.clear()
             room = self.hand.room()
             try:
