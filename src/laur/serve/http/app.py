@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -121,7 +120,9 @@ def _bare(
         working = None if crew is None else asyncio.create_task(crew.run())
         training = None if trainer is None else asyncio.create_task(trainer.run())
         if working is not None:
-            working.add_done_callback(lambda task: _ended(task, stop))
+            working.add_done_callback(lambda task: _ended(task, "the worker", stop))
+        if training is not None:
+            training.add_done_callback(lambda task: _ended(task, "what sees trainings through", stop))
         try:
             yield
         finally:
@@ -155,9 +156,9 @@ def _bare(
     return app
 
 
-def _ended(task: asyncio.Task[None], stop: Callable[[], None] | None) -> None:
+def _ended(task: asyncio.Task[None], who: str, stop: Callable[[], None] | None) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
-        LOG.error("the worker ended: %s", error)
+        LOG.error("%s ended: %s", who, error)
     if stop is not None:
         stop()
 
@@ -165,5 +166,9 @@ def _ended(task: asyncio.Task[None], stop: Callable[[], None] | None) -> None:
 async def _sweep(queue: Queue) -> None:
     while True:
         await asyncio.sleep(SWEEP)
-        with contextlib.suppress(UnavailableError):
+        try:
             await queue.sweep()
+        except UnavailableError as error:
+            LOG.info("%s", error)
+        except Exception:
+            LOG.exception("a sweep of the queue met an unexpected fault")
