@@ -195,6 +195,29 @@ async def test_faults_end_the_attempt_and_not_the_worker(make_queue, place, monk
     assert (place / "adapters" / "taken.safetensors").read_bytes() == b"another's"
 
 
+async def test_what_the_store_cannot_keep_is_no_attempt(make_queue, place, monkeypatch):
+    class Away(Store):
+        down = False
+
+        def _write(self, path, content):
+            if self.down:
+                raise OutputError("the store of results cannot be written: no space")
+            super()._write(path, content)
+
+    monkeypatch.setattr(storage, "LONGEST", 0.2)
+    queue, store = make_queue(max_attempts=1), Away(place / "results")
+    job = submit(store)
+    await queue.submit(job)
+    store.down = True
+    async with training(queue, store, Fake(), place) as worker:
+        while worker._storage.trouble is None or (await queue.get(job.id)).state is not State.QUEUED:
+            await asyncio.sleep(0.02)
+        assert (await queue.get(job.id)).attempts == 0
+        store.down = False
+        record = await queue.wait(job.id, 20.0)
+    assert (record.state, record.attempts) == (State.DONE, 1)
+
+
 # ------------------------------------------------------------------------ APIs
 
 
