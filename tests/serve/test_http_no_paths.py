@@ -6,7 +6,7 @@ from urllib.parse import quote
 import httpx2
 import pytest
 from fake_engine import FakeEngine
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from server import serving
 
@@ -67,6 +67,7 @@ def bodies(name):
 
 @SEVERAL
 @given(path=PATHS)
+@example(path="\x00")
 def test_fields(http, folder, path):
     name = path.replace("{folder}", str(folder))
     for route, body in bodies(name):

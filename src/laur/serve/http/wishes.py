@@ -30,7 +30,7 @@ def checkpoint(service: Service, name: str | None, *, stand_ins: tuple[str, ...]
 
     Raises NotFoundError for a name that this server does not know.
     """
-    if name is None or name == service.names.models()[0] or name.startswith(stand_ins or ("\0",)):
+    if name is None or name == service.names.models()[0] or name.startswith(stand_ins):
         return None
     if name not in service.names.models():
         raise NotFoundError(f"no model is called {name[:80]!r} here; there are {', '.join(service.names.models())}")
