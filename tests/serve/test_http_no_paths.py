@@ -86,7 +86,10 @@ def test_addresses(http, folder, path):
     name = path.replace("{folder}", str(folder))
     for place in ("/v1/pictures", "/v1/jobs", "/v1/files", "/v1/predictions", "/v1/models", "/v1/models/laur", ""):
         for text in (quote(name), quote(name, safe=""), quote(quote(name, safe=""), safe="")):
-            answer = http.get(f"{place}/{text}")
+            try:
+                answer = http.get(f"{place}/{text}")
+            except httpx2.InvalidURL:  # no client sends it
+                continue
             assert CANARY not in answer.text
             assert answer.status_code < 500
 
