@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from laur.pipeline.lanes import TURNS_PER_DENOISER, Lanes
+from laur.pipeline.sharing import BRIEF, PATIENCE
 
 
 def running(lane: str, rows: int = 1, side: int = 32, denoiser: str = "plain", owner: str | None = None) -> Any:
@@ -109,6 +110,39 @@ def test_rows_that_cost_next_to_nothing_are_filled() -> None:
 def test_an_owner_that_is_always_behind_is_served() -> None:
     """Others that keep coming with one picture each do not keep the oldest from its rows."""
     old, lanes = [running("a", owner="old") for _ in range(3)], Lanes(lambda pixels: 4)
-    for turn in range(5):
+    served: list[int] = []
+    for turn in range(3 * PATIENCE):
         others = [running("a", owner=f"{turn} {number}") for number in range(10)]
-        assert old[0] in lanes.pick([*old, *others])
+        if any(ticket is old[0] for ticket in lanes.pick([*old, *others])):
+            served.append(turn)
+    assert served == [0, PATIENCE + 1, 2 * PATIENCE + 2]
+
+
+def test_the_other_owners_tickets_step_while_a_flood_waits() -> None:
+    lanes, flood = Lanes(lambda pixels: 8), [running("a", owner="flood") for _ in range(20)]
+    assert len(lanes.pick(flood)) == 8
+    lone = running("a", owner="lone")
+    for _ in range(4):
+        assert lanes.pick([*flood, lone]) == [lone]
+        assert lanes.waiting == {"flood"}
+    lanes.took(flood[:8], 8 * BRIEF / 3)
+    assert len(lanes.pick(flood)) == 3  # the other may come back at any time
+    assert lanes.brief
+    assert not lanes.waiting
+
+
+def test_a_flood_that_waits_fills_what_costs_next_to_nothing() -> None:
+    lanes, flood = Lanes(lambda pixels: 16, lambda pixels: 8), [running("a", owner="flood") for _ in range(20)]
+    lanes.pick(flood)
+    pair = [running("a", rows=2, owner="pair") for _ in range(2)]
+    assert lanes.pick([*flood, *pair]) == [*pair, *flood[:4]]
+
+
+def test_a_flood_in_other_lanes_waits_too() -> None:
+    lanes = Lanes(lambda pixels: 8)
+    flood = [running(lane, denoiser=lane, owner="flood") for lane in "ab" for _ in range(20)]
+    for _ in range(3):
+        lanes.pick(flood)
+    lone = running("c", denoiser="c", owner="lone")
+    assert [lanes.pick([*flood, lone]) for _ in range(3)] == [[lone]] * 3
+    assert {lanes.pick(flood)[0].lane[1] for _ in range(2 * TURNS_PER_DENOISER)} == {"a", "b"}

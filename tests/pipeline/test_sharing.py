@@ -1,5 +1,6 @@
 """Several owners share an Engine: calls, decoding, and the same pictures as ever."""
 
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,8 +17,9 @@ from laur.render.compare import psnr
 OWNERS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 2)), min_size=1, max_size=12)
 
 
-def running(owner: str | None, rows: int = 1) -> Any:
-    return SimpleNamespace(ticket=SimpleNamespace(owner=owner), stage=SimpleNamespace(rows=[0] * rows))
+def running(owner: str | None, rows: int = 1, *, finished: bool = False) -> Any:
+    known = {"latent": SimpleNamespace(shape=(4, 2, 2)), "finished": finished}
+    return SimpleNamespace(ticket=SimpleNamespace(owner=owner), stage=SimpleNamespace(rows=[0] * rows), **known)
 
 
 @given(OWNERS, st.integers(1, 8))
@@ -42,15 +44,80 @@ def test_decoding_takes_turns(tickets: list[tuple[str, int]]) -> None:
     assert len(firsts) == len(set(firsts))
 
 
+class Clock:
+    """Stands until it is set."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def use(clock: Clock, **had: int) -> sharing.Usage:
+    """Owners who had so many rows of 2x2 latent pixels just now."""
+    usage = sharing.Usage(clock)
+    usage.charge(running(owner, rows) for owner, rows in had.items())
+    return usage
+
+
+@pytest.mark.parametrize(
+    ("had", "waiting"),
+    [
+        ({"a": 8}, set[str]()),
+        ({"a": 8, "b": 8}, set[str]()),
+        ({"a": 9, "b": 7}, set[str]()),
+        ({"a": 10, "b": 6}, {"a"}),
+        ({"a": 1, "b": 6, "c": 7}, {"b", "c"}),
+        ({"a": 7, "b": 6, "c": 50}, {"c"}),
+    ],
+)
+def test_who_had_more_than_the_others_waits(had: dict[str, int], waiting: set[str]) -> None:
+    active = [running(owner) for owner in had]
+    assert use(Clock(), **had).waiting(active) == waiting
+
+
+def test_nobody_waits_for_those_who_have_nothing_to_draw() -> None:
+    usage, flood, lone = use(Clock(), flood=8), running("flood"), running("lone", finished=True)
+    assert usage.waiting([flood, running("lone")]) == {"flood"}
+    assert not usage.waiting([flood, lone])
+    assert not usage.waiting([flood])
+
+
+def test_nobody_waits_for_ever() -> None:
+    """Newcomers without end, who have had nothing, keep nobody out."""
+    usage = use(Clock(), old=100)
+    turns = ["old" in usage.waiting([running("old"), running(f"new {turn}")]) for turn in range(60)]
+    served = [turn for turn, waits in enumerate(turns) if not waits]
+    assert served == [sharing.PATIENCE + turn * (sharing.PATIENCE + 1) for turn in range(3)]
+
+
+def test_use_fades_and_is_forgotten() -> None:
+    usage = use(clock := Clock(), flood=64, lone=2)
+    assert usage.expected([running("flood")])
+    assert not usage.expected([running("flood"), running("lone")])
+    usage.charge([running("flood", 200)])
+    assert not usage.expected([running("flood")])  # the other's share is a trace
+    clock.now = 20 * sharing.HALF_LIFE
+    assert not usage.expected([])
+    usage.charge([running("lone")])
+    assert usage.waiting([running("flood"), running("lone")]) == {"lone"}
+
+
 def test_only_what_has_an_owner_is_kept_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sharing, "LEAST", 0.0)
-    assert sharing.is_enough(running("a"), 0.0, 0.0)
-    assert not sharing.is_enough(running(None), 0.0, 0.0)
+    monkeypatch.setattr(sharing, "BRIEF", 0.0)
+    assert sharing.is_enough(running("a"), 0.0, 0.0, brief=False)
+    assert not sharing.is_enough(running(None), 0.0, 0.0, brief=True)
+
+
+def test_decoding_is_brief_where_others_may_come() -> None:
+    now = time.perf_counter()
+    assert not sharing.is_enough(running("a"), 600.0, now - 900.0, brief=False)
+    assert sharing.is_enough(running("a"), 600.0, now - 900.0, brief=True)
 
 
 def test_one_picture_beside_a_flood(engine32: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """It passes the flood's pictures, and all are what they are alone."""
-    monkeypatch.setattr(sharing, "LEAST", 0.0)
+    monkeypatch.setattr(sharing, "BRIEF", 0.0)
     recipes = [Recipe(prompt="a fox", seed=seed, steps=2, width=64, height=64) for seed in range(7)]
     resolved = [engine32.resolve(recipe) for recipe in recipes]
     flood = [engine32.submit(one.plan, one.recipe, "flood") for one in resolved[:6]]
@@ -60,16 +127,16 @@ def test_one_picture_beside_a_flood(engine32: Engine, monkeypatch: pytest.Monkey
     while engine32.busy:
         events += engine32.step()
     calls = [event.call for event in events if isinstance(event, Progress) and event.ticket is lone]
-    assert [call.rows for call in calls if call is not None] == [2, 2]
+    assert [call.rows for call in calls if call is not None] == [1, 1]  # the flood, which had six rows, waits
     done = [event.ticket for event in events if isinstance(event, Done)]
     assert set(done) == {*flood, lone}
-    assert done.index(lone) <= 3
+    assert done[0] is lone
     pictures = {event.ticket: event.picture.pixels for event in events if isinstance(event, Done)}
     assert psnr(pictures[lone], engine32.pictures([recipes[6]])[0].pixels) >= 80
 
 
 def test_finished_pictures_are_decoded_over_several_steps(engine32: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("laur.pipeline.engine.is_enough", lambda running, call, began: True)
+    monkeypatch.setattr("laur.pipeline.engine.is_enough", lambda running, call, began, brief: True)
     resolved = [engine32.resolve(Recipe(prompt="a fox", seed=n, steps=1, width=64, height=64)) for n in range(3)]
     tickets = [engine32.submit(one.plan, one.recipe, owner) for one, owner in zip(resolved, "aab", strict=True)]
     done: list[list[int]] = []
@@ -80,7 +147,7 @@ def test_finished_pictures_are_decoded_over_several_steps(engine32: Engine, monk
 
 
 def test_what_waits_to_be_decoded_can_be_cancelled(engine32: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("laur.pipeline.engine.is_enough", lambda running, call, began: True)
+    monkeypatch.setattr("laur.pipeline.engine.is_enough", lambda running, call, began, brief: True)
     resolved = [engine32.resolve(Recipe(prompt="a fox", seed=n, steps=1, width=64, height=64)) for n in range(2)]
     _, second = (engine32.submit(one.plan, one.recipe, "a") for one in resolved)
     engine32.step()

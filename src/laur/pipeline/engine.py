@@ -171,6 +171,7 @@ class Engine:
             return events + self._alone(batch, error)
         finite = predictions.flatten(1).isfinite().all(1).tolist()  # on a GPU this waits for the call to end
         call = Call(began, time.perf_counter(), len(rows), self._lanes.cap(batch[0]))
+        self._lanes.took(batch, call.ended - call.began)
         sound: list[tuple[Running, Tensor]] = []
         start = 0
         for running, group in zip(batch, groups, strict=True):
@@ -250,11 +251,12 @@ class Engine:
         return Progress(running.ticket, running.steps_done, plan.steps, seen, rgb, call)
 
     def _decode(self, call: float) -> list[Event]:
-        """Those that are through, for about as long as the step's call took."""
+        """Those that are through, for about as long as the step's call took; not of owners who wait for others."""
         events: list[Event] = []
-        since = time.perf_counter()
-        for running in turns(running for running in self._active.values() if running.finished):
-            if events and is_enough(running, call, since):
+        since, waiting = time.perf_counter(), self._lanes.waiting
+        through = (running for running in self._active.values() if running.finished)
+        for running in turns(running for running in through if running.ticket.owner not in waiting):
+            if events and is_enough(running, call, since, brief=self._lanes.brief):
                 break
             began = time.perf_counter()
             try:

@@ -1,23 +1,74 @@
 """How several owners share an Engine: a flood of one must not make the others wait for its calls.
 
 A call of many rows draws more pictures a second than a small one, and on a CPU it takes nearly as many times longer.
-While more than one owner has tickets, each has as many rows in a call as the one with the fewest, or as come for next
-to nothing on the device; who asks for one picture then waits for calls of a few rows, not of full batches. Finished
-pictures are decoded a few at a time, so that nobody waits for all of those that a full batch finishes at once.
+So what each owner had of late is kept, fading by half every few seconds. Who had more than the others waits while they
+draw, unless there is room for its rows at next to no cost; owners that had about as much share their calls, each with
+as many rows as the one with the fewest. While somebody who drew a moment ago may come back at any time, calls are brief.
+Finished pictures are decoded a few at a time, so that nobody waits for all of those that a full batch finishes at once,
+and those of owners who wait after the others'. Decayed use as the measure of who is next is
+how Unix has long shared a processor (Bach 1986, section 8.1); nobody waits for more than `PATIENCE` calls in a row.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from laur.pipeline.running import Running
 
-LEAST = 0.05
-"""Seconds of decoding after which a step may end although its call was shorter."""
+BRIEF = 0.05
+"""Seconds: of a call, and of decoding after it, where somebody else may come at any time."""
+HALF_LIFE = 5.0
+"""Seconds in which what an owner had counts half."""
+MORE = 1.2
+"""Times the mean of the present owners' use from which on one had more than the others."""
+TRACE = 0.02
+"""Of all recent use: who had less than that is not expected back."""
+PATIENCE = 16
+"""Calls in a row that an owner may be left out of, however much it had."""
+
+
+class Usage:
+    """What each owner had drawn of late: rows times latent pixels of its calls."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._at = clock()
+        self._had: dict[Hashable, float] = {}
+        self._left_out: Counter[Hashable] = Counter()
+
+    def charge(self, batch: Iterable[Running]) -> None:
+        """Count a call."""
+        self._fade()
+        for running in batch:
+            _, height, width = running.latent.shape
+            owner = running.ticket.owner
+            self._had[owner] = self._had.get(owner, 0.0) + len(running.stage.rows) * height * width
+
+    def waiting(self, active: Sequence[Running]) -> frozenset[Hashable]:
+        """Who is left out of the next call; none where all the others have nothing to draw."""
+        drawing = {running.ticket.owner for running in active if not running.finished}
+        had = {running.ticket.owner: self._had.get(running.ticket.owner, 0.0) for running in active}
+        most = MORE * sum(had.values()) / max(1, len(had))
+        late = frozenset(owner for owner, use in had.items() if use > most and self._left_out[owner] < PATIENCE)
+        late = late if drawing - late else frozenset[Hashable]()
+        self._left_out = Counter({owner: self._left_out[owner] + 1 for owner in late})
+        return late
+
+    def expected(self, active: Iterable[Running]) -> bool:
+        """Whether somebody who drew a moment ago has nothing to draw now."""
+        self._fade()
+        least = TRACE * sum(self._had.values())
+        present = {running.ticket.owner for running in active}
+        return any(use > least and owner not in present for owner, use in self._had.items())
+
+    def _fade(self) -> None:
+        now = self._clock()
+        factor, self._at = 0.5 ** ((now - self._at) / HALF_LIFE), now
+        self._had = {owner: use * factor for owner, use in self._had.items() if use * factor >= 1.0}
 
 
 def most_each(active: Iterable[Running]) -> int | None:
@@ -48,6 +99,21 @@ def fill(lane: Sequence[Running], cap: int, most: int | None) -> list[Running]:
     return chosen
 
 
+def count(batch: Iterable[Running]) -> int:
+    """Rows of a call."""
+    return sum(len(running.stage.rows) for running in batch)
+
+
+def within(late: Iterable[Running], room: int) -> list[Running]:
+    """The oldest of those who wait whose rows have room in the call of others."""
+    chosen: list[Running] = []
+    for running in late:
+        if (room := room - len(running.stage.rows)) < 0:
+            break
+        chosen.append(running)
+    return chosen
+
+
 def turns(finished: Iterable[Running]) -> list[Running]:
     """Pictures to decode, one of each owner after the other."""
     seen: Counter[Hashable] = Counter()
@@ -58,9 +124,10 @@ def turns(finished: Iterable[Running]) -> list[Running]:
     return [running for _, _, running in sorted(ranked, key=lambda entry: entry[:2])]
 
 
-def is_enough(running: Running, call: float, began: float) -> bool:
-    """Whether a step has decoded long enough: about twice as long as its denoiser call took.
+def is_enough(running: Running, call: float, began: float, *, brief: bool) -> bool:
+    """Whether a step has decoded long enough: about twice as long as its denoiser call took, unless it is to be brief.
 
     Without an owner a picture is never kept waiting.
     """
-    return running.ticket.owner is not None and time.perf_counter() - began >= max(LEAST, 2 * call)
+    long = BRIEF if brief else max(BRIEF, 2 * call)
+    return running.ticket.owner is not None and time.perf_counter() - began >= long

@@ -37,6 +37,9 @@ Deliver = Callable[[list[Told]], None]
 BROKEN = 3
 """Jobs that meet an unexpected fault alone, one after another with none drawn between: then it is not the jobs'."""
 
+GO = 0.005
+"""Seconds that a step waits for the word to draw what was planned just before it."""
+
 
 @dataclass(slots=True)
 class _Entry:
@@ -150,17 +153,25 @@ class EngineThread:
     def _turn(self, engine: Engine) -> None:
         """What was asked for, then one step, or a rest where there is none to do."""
         self._beat(working=True)
-        told: list[Told] = []
-        while self._commands:
-            told += self._commands.popleft()(engine)
-        if engine.busy:
-            told += self._step(engine)
-        if told:
+        if self._obey(engine) and engine.busy and not self._commands:
+            self._bell.wait(GO)  # else what was planned just now would sit out a step
+        if self._commands:
+            self._obey(engine)
+        if engine.busy and (told := self._step(engine)):
             self._deliver(told)
         if not engine.busy and not self._commands:
             self._beat(working=False)
             self._bell.wait(1.0)
+
+    def _obey(self, engine: Engine) -> bool:
+        """Do what was asked for, and tell what came of it; whether anything was planned."""
         self._bell.clear()
+        told: list[Told] = []
+        while self._commands:
+            told += self._commands.popleft()(engine)
+        if told:
+            self._deliver(told)
+        return any(isinstance(item, Planned) for item in told)
 
     def _beat(self, *, working: bool) -> None:
         self.pulse.beat, self.pulse.working = time.monotonic(), working

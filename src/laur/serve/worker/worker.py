@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from laur.pipeline.lanes import RowCap
 
 LOG = logging.getLogger(__name__)
-BEYOND, PAUSE = 1.0, 0.05
+BEYOND, PAUSE = 1.0, 0.02
 """Full batches that may be taken above the limit for tenants with little in hand; seconds between looks for them."""
 LOOK, AHEAD, ASKED = 0.5, 8, 256
 """Seconds between looks at those who wait, how many are looked at, how many are remembered as looked at."""
