@@ -90,7 +90,7 @@ def test_beside_a_flood_a_call_has_as_many_rows_of_each() -> None:
     lone, pair = running("a", owner="lone"), [running("a", owner="pair") for _ in range(2)]
     assert len(Lanes(10**6).pick(flood)) == 20
     assert Lanes(10**6).pick([*flood, lone]) == [flood[0], lone]
-    assert Lanes(10**6).pick([*flood, *pair]) == [*flood[:2], *pair]
+    assert Lanes(10**6).pick([*flood, *pair]) == [flood[0], pair[0], flood[1], pair[1]]
     assert Lanes(10**6).pick([*flood, lone, *pair]) == [flood[0], lone, pair[0]]
 
 
@@ -118,14 +118,23 @@ def test_an_owner_that_is_always_behind_is_served() -> None:
     assert served == [0, PATIENCE + 1, 2 * PATIENCE + 2]
 
 
+def among(lanes: Lanes, flood: list[Any], lone: Any) -> None:
+    """Both have drawn, the flood more than the other; a row takes a third of a brief call."""
+    lanes.took(flood[:1], BRIEF / 3)
+    lanes.pick([*flood, lone])
+    for _ in range(3):
+        lanes.pick(flood)
+
+
 def test_the_other_owners_tickets_step_while_a_flood_waits() -> None:
     lanes, flood = Lanes(lambda pixels: 8), [running("a", owner="flood") for _ in range(20)]
     assert len(lanes.pick(flood)) == 8
-    lone = running("a", owner="lone")
+    assert not lanes.brief
+    among(lanes, flood, lone := running("a", owner="lone"))
     for _ in range(4):
         assert lanes.pick([*flood, lone]) == [lone]
         assert lanes.waiting == {"flood"}
-    lanes.took(flood[:8], 8 * BRIEF / 3)
+        assert not lanes.brief
     assert len(lanes.pick(flood)) == 3  # the other may come back at any time
     assert lanes.brief
     assert not lanes.waiting
@@ -133,16 +142,14 @@ def test_the_other_owners_tickets_step_while_a_flood_waits() -> None:
 
 def test_a_flood_that_waits_fills_what_costs_next_to_nothing() -> None:
     lanes, flood = Lanes(lambda pixels: 16, lambda pixels: 8), [running("a", owner="flood") for _ in range(20)]
-    lanes.pick(flood)
     pair = [running("a", rows=2, owner="pair") for _ in range(2)]
+    among(lanes, flood, pair[0])
     assert lanes.pick([*flood, *pair]) == [*pair, *flood[:4]]
 
 
 def test_a_flood_in_other_lanes_waits_too() -> None:
     lanes = Lanes(lambda pixels: 8)
     flood = [running(lane, denoiser=lane, owner="flood") for lane in "ab" for _ in range(20)]
-    for _ in range(3):
-        lanes.pick(flood)
-    lone = running("c", denoiser="c", owner="lone")
+    among(lanes, flood, lone := running("c", denoiser="c", owner="lone"))
     assert [lanes.pick([*flood, lone]) for _ in range(3)] == [[lone]] * 3
     assert {lanes.pick(flood)[0].lane[1] for _ in range(2 * TURNS_PER_DENOISER)} == {"a", "b"}

@@ -56,6 +56,7 @@ class Clock:
 def use(clock: Clock, **had: int) -> sharing.Usage:
     """Owners who had so many rows of 2x2 latent pixels just now."""
     usage = sharing.Usage(clock)
+    usage.waiting([running(owner) for owner in (*had, "another")])
     usage.charge(running(owner, rows) for owner, rows in had.items())
     return usage
 
@@ -65,9 +66,9 @@ def use(clock: Clock, **had: int) -> sharing.Usage:
     [
         ({"a": 8}, set[str]()),
         ({"a": 8, "b": 8}, set[str]()),
-        ({"a": 9, "b": 7}, set[str]()),
+        ({"a": 80, "b": 70}, set[str]()),
         ({"a": 10, "b": 6}, {"a"}),
-        ({"a": 1, "b": 6, "c": 7}, {"b", "c"}),
+        ({"a": 1, "b": 16, "c": 17}, {"b", "c"}),
         ({"a": 7, "b": 6, "c": 50}, {"c"}),
     ],
 )
@@ -91,16 +92,31 @@ def test_nobody_waits_for_ever() -> None:
     assert served == [sharing.PATIENCE + turn * (sharing.PATIENCE + 1) for turn in range(3)]
 
 
-def test_use_fades_and_is_forgotten() -> None:
-    usage = use(clock := Clock(), flood=64, lone=2)
-    assert usage.expected([running("flood")])
-    assert not usage.expected([running("flood"), running("lone")])
-    usage.charge([running("flood", 200)])
-    assert not usage.expected([running("flood")])  # the other's share is a trace
+def test_use_fades() -> None:
+    usage, both = use(clock := Clock(), flood=64, lone=2), [running("flood"), running("lone")]
+    assert usage.waiting(both) == {"flood"}
     clock.now = 20 * sharing.HALF_LIFE
-    assert not usage.expected([])
+    usage.waiting(both)
     usage.charge([running("lone")])
-    assert usage.waiting([running("flood"), running("lone")]) == {"lone"}
+    assert usage.waiting(both) == {"lone"}
+
+
+def test_what_is_drawn_while_nobody_else_is_about_counts_nowhere() -> None:
+    usage, flood, lone = sharing.Usage(clock := Clock()), running("flood", 64), running("lone")
+    for _ in range(3):
+        assert not usage.waiting([flood])
+        usage.charge([flood])
+    assert not usage.alone()
+    assert not usage.waiting([flood, lone])
+    usage.charge([flood])
+    assert not usage.alone()
+    assert usage.waiting([flood, lone]) == {"flood"}
+    clock.now = sharing.RECENT / 2
+    usage.waiting([flood])
+    assert usage.alone()
+    clock.now = 2 * sharing.RECENT
+    usage.waiting([flood])
+    assert not usage.alone()
 
 
 def test_only_what_has_an_owner_is_kept_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,10 +143,10 @@ def test_one_picture_beside_a_flood(engine32: Engine, monkeypatch: pytest.Monkey
     while engine32.busy:
         events += engine32.step()
     calls = [event.call for event in events if isinstance(event, Progress) and event.ticket is lone]
-    assert [call.rows for call in calls if call is not None] == [1, 1]  # the flood, which had six rows, waits
+    assert [call.rows for call in calls if call is not None] == [2, 2]
     done = [event.ticket for event in events if isinstance(event, Done)]
     assert set(done) == {*flood, lone}
-    assert done[0] is lone
+    assert done.index(lone) <= 3
     pictures = {event.ticket: event.picture.pixels for event in events if isinstance(event, Done)}
     assert psnr(pictures[lone], engine32.pictures([recipes[6]])[0].pixels) >= 80
 

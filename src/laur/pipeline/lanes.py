@@ -60,7 +60,7 @@ class Lanes:
             del self._deficits[gone]
         for new in lanes:
             self._deficits.setdefault(new, 0)
-        self.brief = self._usage.expected(active)
+        self.brief = self._usage.alone()
         most = most_each(running for lane in lanes.values() for running in lane if not self._waits(running))
         batches = {
             key: self._fill(lane, most)

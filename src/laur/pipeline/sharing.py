@@ -3,7 +3,8 @@
 A call of many rows draws more pictures a second than a small one, and on a CPU it takes nearly as many times longer.
 So what each owner had of late is kept, fading by half every few seconds. Who had more than the others waits while they
 draw, unless there is room for its rows at next to no cost; owners that had about as much share their calls, each with
-as many rows as the one with the fewest. While somebody who drew a moment ago may come back at any time, calls are brief.
+as many rows as the one with the fewest. While one draws alone and another who drew a moment ago may come back at any time,
+calls are brief.
 Finished pictures are decoded a few at a time, so that nobody waits for all of those that a full batch finishes at once,
 and those of owners who wait after the others'. Decayed use as the measure of who is next is
 how Unix has long shared a processor (Bach 1986, section 8.1); nobody waits for more than `PATIENCE` calls in a row.
@@ -19,30 +20,37 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from laur.pipeline.running import Running
 
-BRIEF = 0.05
+BRIEF = 0.08
 """Seconds: of a call, and of decoding after it, where somebody else may come at any time."""
-HALF_LIFE = 5.0
+HALF_LIFE = 3.0
 """Seconds in which what an owner had counts half."""
-MORE = 1.2
+MORE = 1.1
 """Times the mean of the present owners' use from which on one had more than the others."""
-TRACE = 0.02
-"""Of all recent use: who had less than that is not expected back."""
+RECENT = 5.0
+"""Seconds for which an owner who had something to draw is expected back."""
 PATIENCE = 16
 """Calls in a row that an owner may be left out of, however much it had."""
 
 
 class Usage:
-    """What each owner had drawn of late: rows times latent pixels of its calls."""
+    """What each owner had drawn of late beside others: rows times latent pixels of its calls.
+
+    What is drawn while nobody else is about costs nobody anything and counts nowhere.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._at = clock()
         self._had: dict[Hashable, float] = {}
+        self._seen: dict[Hashable, float] = {}
+        """When each last had something to draw, of the last `RECENT` seconds."""
         self._left_out: Counter[Hashable] = Counter()
 
     def charge(self, batch: Iterable[Running]) -> None:
-        """Count a call."""
+        """Count a call of those that `waiting` was last asked about."""
         self._fade()
+        if len(self._seen) < 2:
+            return
         for running in batch:
             _, height, width = running.latent.shape
             owner = running.ticket.owner
@@ -50,25 +58,26 @@ class Usage:
 
     def waiting(self, active: Sequence[Running]) -> frozenset[Hashable]:
         """Who is left out of the next call; none where all the others have nothing to draw."""
-        drawing = {running.ticket.owner for running in active if not running.finished}
+        self._fade()
         had = {running.ticket.owner: self._had.get(running.ticket.owner, 0.0) for running in active}
+        self._seen |= dict.fromkeys(had, self._at)
+        drawing = {running.ticket.owner for running in active if not running.finished}
         most = MORE * sum(had.values()) / max(1, len(had))
         late = frozenset(owner for owner, use in had.items() if use > most and self._left_out[owner] < PATIENCE)
         late = late if drawing - late else frozenset[Hashable]()
         self._left_out = Counter({owner: self._left_out[owner] + 1 for owner in late})
         return late
 
-    def expected(self, active: Iterable[Running]) -> bool:
-        """Whether somebody who drew a moment ago has nothing to draw now."""
-        self._fade()
-        least = TRACE * sum(self._had.values())
-        present = {running.ticket.owner for running in active}
-        return any(use > least and owner not in present for owner, use in self._had.items())
+    def alone(self) -> bool:
+        """Whether one owner draws alone while another, who drew a moment ago, may come back."""
+        present = sum(seen == self._at for seen in self._seen.values())
+        return present == 1 and len(self._seen) > 1
 
     def _fade(self) -> None:
         now = self._clock()
         factor, self._at = 0.5 ** ((now - self._at) / HALF_LIFE), now
         self._had = {owner: use * factor for owner, use in self._had.items() if use * factor >= 1.0}
+        self._seen = {owner: seen for owner, seen in self._seen.items() if now - seen <= RECENT}
 
 
 def most_each(active: Iterable[Running]) -> int | None:
@@ -80,14 +89,15 @@ def most_each(active: Iterable[Running]) -> int | None:
 
 
 def fill(lane: Sequence[Running], cap: int, most: int | None) -> list[Running]:
-    """The tickets of a lane's next call: the oldest first, up to `cap` rows, and of one owner up to `most`.
+    """The tickets of a lane's next call: one of each owner after the other, of each the oldest first, up to `cap` rows,
+    and of one owner up to `most`.
 
     Each owner's first ticket counts as allowed whatever its rows, and the oldest of all always fits.
     """
     chosen: list[Running] = []
     taken: Counter[Hashable] = Counter()
     total = 0
-    for running in lane:
+    for running in turns(lane):
         rows, owner = len(running.stage.rows), running.ticket.owner
         if most is not None and taken[owner] and taken[owner] + rows > most:
             continue
@@ -114,11 +124,11 @@ def within(late: Iterable[Running], room: int) -> list[Running]:
     return chosen
 
 
-def turns(finished: Iterable[Running]) -> list[Running]:
-    """Pictures to decode, one of each owner after the other."""
+def turns(tickets: Iterable[Running]) -> list[Running]:
+    """One of each owner after the other."""
     seen: Counter[Hashable] = Counter()
     ranked: list[tuple[int, int, Running]] = []
-    for number, running in enumerate(finished):
+    for number, running in enumerate(tickets):
         ranked.append((seen[running.ticket.owner], number, running))
         seen[running.ticket.owner] += 1
     return [running for _, _, running in sorted(ranked, key=lambda entry: entry[:2])]
