@@ -169,10 +169,12 @@ class Bench:
         with Watch(self.server) as watch:
             samples = [sample for found in load(self.server.url, *streams) for sample in found]
         third = max(1, len(watch.memory) // 3)
-        bound = (1.25 * self.args.limit + 1.25 * self.alone.rows) / most
+        speed = throughput(samples, SETTLE, 3 * self.args.seconds)
+        bound = 1.25 * (self.args.limit + 1.25 * self.alone.rows) / speed  # what is ahead, in the queue and in hand
         found = percentiles(samples)
         return {
             "offered_per_s": round(3 * most, 3),
+            "served_pictures_per_s": round(speed, 3),
             "queue_limit": self.args.limit,
             **found,
             "answers": statuses(samples),

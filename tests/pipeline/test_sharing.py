@@ -62,23 +62,36 @@ def use(clock: Clock, **had: int) -> sharing.Usage:
 
 
 @pytest.mark.parametrize(
-    ("had", "waiting"),
+    ("had", "rows", "waiting"),
     [
-        ({"a": 8}, set[str]()),
-        ({"a": 8, "b": 8}, set[str]()),
-        ({"a": 80, "b": 70}, set[str]()),
-        ({"a": 10, "b": 6}, {"a"}),
-        ({"a": 1, "b": 16, "c": 17}, {"b", "c"}),
-        ({"a": 7, "b": 6, "c": 50}, {"c"}),
+        ({"a": 8}, {"a": 20}, set[str]()),
+        ({"a": 8, "b": 24}, {"a": 20, "b": 1}, set[str]()),
+        ({"a": 9, "b": 24}, {"a": 20, "b": 1}, {"a"}),
+        ({"a": 9, "b": 24}, {"a": 20, "b": 9}, set[str]()),
+        ({"a": 9, "b": 1}, {"a": 20, "b": 1}, {"a"}),
+        ({"a": 9, "b": 9, "c": 1}, {"a": 20, "b": 20, "c": 1}, set[str]()),
+        ({"a": 30, "b": 9, "c": 1}, {"a": 20, "b": 4, "c": 1}, {"a"}),
     ],
 )
-def test_who_had_more_than_the_others_waits(had: dict[str, int], waiting: set[str]) -> None:
-    active = [running(owner) for owner in had]
+def test_who_has_many_more_and_had_its_share_waits(
+    had: dict[str, int], rows: dict[str, int], waiting: set[str]
+) -> None:
+    active = [running(owner, count) for owner, count in rows.items()]
     assert use(Clock(), **had).waiting(active) == waiting
 
 
+@given(OWNERS, OWNERS)
+def test_somebody_is_drawn_for(before: list[tuple[str, int]], now: list[tuple[str, int]]) -> None:
+    usage = sharing.Usage(Clock())
+    usage.waiting([running(owner, rows) for owner, rows in before])
+    usage.charge([running(owner, rows) for owner, rows in before])
+    active = [running(owner, rows, finished=rows > 1) for owner, rows in now]
+    drawing = {one.ticket.owner for one in active if not one.finished}
+    assert not drawing or drawing - usage.waiting(active)
+
+
 def test_nobody_waits_for_those_who_have_nothing_to_draw() -> None:
-    usage, flood, lone = use(Clock(), flood=8), running("flood"), running("lone", finished=True)
+    usage, flood, lone = use(Clock(), flood=8), running("flood", 9), running("lone", finished=True)
     assert usage.waiting([flood, running("lone")]) == {"flood"}
     assert not usage.waiting([flood, lone])
     assert not usage.waiting([flood])
@@ -87,18 +100,18 @@ def test_nobody_waits_for_those_who_have_nothing_to_draw() -> None:
 def test_nobody_waits_for_ever() -> None:
     """Newcomers without end, who have had nothing, keep nobody out."""
     usage = use(Clock(), old=100)
-    turns = ["old" in usage.waiting([running("old"), running(f"new {turn}")]) for turn in range(60)]
+    turns = ["old" in usage.waiting([running("old", 9), running(f"new {turn}")]) for turn in range(60)]
     served = [turn for turn, waits in enumerate(turns) if not waits]
     assert served == [sharing.PATIENCE + turn * (sharing.PATIENCE + 1) for turn in range(3)]
 
 
 def test_use_fades() -> None:
-    usage, both = use(clock := Clock(), flood=64, lone=2), [running("flood"), running("lone")]
+    usage, both = use(clock := Clock(), flood=64, lone=2), [running("flood", 9), running("lone")]
     assert usage.waiting(both) == {"flood"}
     clock.now = 20 * sharing.HALF_LIFE
     usage.waiting(both)
     usage.charge([running("lone")])
-    assert usage.waiting(both) == {"lone"}
+    assert not usage.waiting(both)
 
 
 def test_what_is_drawn_while_nobody_else_is_about_counts_nowhere() -> None:
@@ -143,7 +156,7 @@ def test_one_picture_beside_a_flood(engine32: Engine, monkeypatch: pytest.Monkey
     while engine32.busy:
         events += engine32.step()
     calls = [event.call for event in events if isinstance(event, Progress) and event.ticket is lone]
-    assert [call.rows for call in calls if call is not None] == [2, 2]
+    assert [call.rows for call in calls if call is not None] == [2, 1]  # at first with the flood, then before it
     done = [event.ticket for event in events if isinstance(event, Done)]
     assert set(done) == {*flood, lone}
     assert done.index(lone) <= 3

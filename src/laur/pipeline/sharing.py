@@ -1,9 +1,9 @@
 """How several owners share an Engine: a flood of one must not make the others wait for its calls.
 
 A call of many rows draws more pictures a second than a small one, and on a CPU it takes nearly as many times longer.
-So what each owner had of late is kept, fading by half every few seconds. Who had more than the others waits while they
-draw, unless there is room for its rows at next to no cost; owners that had about as much share their calls, each with
-as many rows as the one with the fewest. While one draws alone and another who drew a moment ago may come back at any time,
+So what each owner had of late is kept, fading by half every few seconds. Who has many more rows to draw than the others,
+and had its share, waits while they draw, unless there is room for its rows at next to no cost; others share
+their calls, each with as many rows as the one with the fewest. While one draws alone and another who drew a moment ago may come back at any time,
 calls are brief.
 Finished pictures are decoded a few at a time, so that nobody waits for all of those that a full batch finishes at once,
 and those of owners who wait after the others'. Decayed use as the measure of who is next is
@@ -24,10 +24,13 @@ BRIEF = 0.08
 """Seconds: of a call, and of decoding after it, where somebody else may come at any time."""
 HALF_LIFE = 3.0
 """Seconds in which what an owner had counts half."""
-MORE = 1.1
-"""Times the mean of the present owners' use from which on one had more than the others."""
+MORE = 1.5
+"""Times the mean of the present owners' rows from which on one has many more to draw than the others."""
 RECENT = 5.0
 """Seconds for which an owner who had something to draw is expected back."""
+LESS = 0.5
+"""Of the mean of their recent use: who with many more rows had less than that need not wait, so that one who asks for a
+picture after the other, which is drawn at once, leaves the others a share."""
 PATIENCE = 16
 """Calls in a row that an owner may be left out of, however much it had."""
 
@@ -57,14 +60,21 @@ class Usage:
             self._had[owner] = self._had.get(owner, 0.0) + len(running.stage.rows) * height * width
 
     def waiting(self, active: Sequence[Running]) -> frozenset[Hashable]:
-        """Who is left out of the next call; none where all the others have nothing to draw."""
+        """Who is left out of the next call: has many more rows to draw than the others, and had its share of late.
+        Never all who have something to draw."""
         self._fade()
-        had = {running.ticket.owner: self._had.get(running.ticket.owner, 0.0) for running in active}
-        self._seen |= dict.fromkeys(had, self._at)
-        drawing = {running.ticket.owner for running in active if not running.finished}
-        most = MORE * sum(had.values()) / max(1, len(had))
-        late = frozenset(owner for owner, use in had.items() if use > most and self._left_out[owner] < PATIENCE)
-        late = late if drawing - late else frozenset[Hashable]()
+        rows: Counter[Hashable] = Counter()
+        for running in active:
+            self._seen[running.ticket.owner] = self._at
+            if not running.finished:
+                rows[running.ticket.owner] += len(running.stage.rows)
+        used = sum(self._had.get(owner, 0.0) for owner in rows) / max(1, len(rows))
+        many = MORE * rows.total() / max(1, len(rows))
+        late = frozenset(
+            owner
+            for owner, count in rows.items()
+            if count > many and self._had.get(owner, 0.0) > LESS * used and self._left_out[owner] < PATIENCE
+        )
         self._left_out = Counter({owner: self._left_out[owner] + 1 for owner in late})
         return late
 
