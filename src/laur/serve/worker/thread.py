@@ -73,6 +73,8 @@ class EngineThread:
         self._commands: deque[Callable[[Engine], list[Told]]] = deque()
         self._bell = threading.Event()
         self._stopping = False
+        self._full = False
+        """Whether the last call had no row left for another."""
         self._broken: set[str] = set()
         """What met an unexpected fault alone since a step was last done."""
         self._thread = threading.Thread(target=self._run, name="laur-engine", daemon=True)
@@ -153,7 +155,7 @@ class EngineThread:
     def _turn(self, engine: Engine) -> None:
         """What was asked for, then one step, or a rest where there is none to do."""
         self._beat(working=True)
-        if self._obey(engine) and engine.busy and not self._commands:
+        if self._obey(engine) and engine.busy and not self._commands and not self._full:
             self._bell.wait(GO)  # else what was planned just now would sit out a step
         if self._commands:
             self._obey(engine)
@@ -257,6 +259,7 @@ class EngineThread:
         for call in dict.fromkeys(event.call for event in events if isinstance(event, Progress)):
             if call is not None:
                 self.pulse.count(call)
+                self._full = call.rows >= call.full
         if any(isinstance(event, Progress) for event in events):
             self._broken.clear()
         return told + self._submit(engine)
