@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import uvicorn
 from fake_engine import FakeEngine
 
@@ -76,10 +77,16 @@ class Running:
         await self._server.serve()
 
     def start(self) -> None:
-
         self._thread.start()
         while self._server is None or not self._server.started:
             assert self._thread.is_alive()
+            time.sleep(0.02)
+
+    def until_ready(self, **headers: str) -> None:
+        """Wait until it takes jobs."""
+        until = time.monotonic() + 60.0
+        while (answer := httpx2.get(f"{self.url}/health/ready", headers=headers)).status_code != 200:
+            assert time.monotonic() < until, answer.text
             time.sleep(0.02)
 
     def stop(self) -> None:

@@ -151,8 +151,7 @@ async def test_an_attempt_that_is_repeated_is_no_end(make_queue, store):
 def test_probes_of_a_server_with_a_broken_engine_ask_for_another(tmp_path):
     engine = FakeEngine()
     with serving(tmp_path, engine) as running, httpx2.Client(base_url=running.url, timeout=30.0) as http:
-        while http.get("/health/ready").status_code != 200:
-            time.sleep(0.02)
+        running.until_ready()
         assert http.get("/health/live").status_code == 200
         engine.faulty = {"busy"}
         while http.get("/health/live").status_code != 503:

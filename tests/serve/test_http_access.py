@@ -35,9 +35,7 @@ def server(tmp_path_factory):
     (folder / "keys.toml").write_text("".join(entries))
     access = Access(keys=Keys(folder / "keys.toml"), origins=(ORIGIN,))
     with serving(folder, FakeEngine(), access=access) as running:
-        until = time.monotonic() + 20
-        while httpx2.get(f"{running.url}/health/ready").status_code != 200 and time.monotonic() < until:
-            time.sleep(0.05)
+        running.until_ready()
         yield running
 
 

@@ -26,9 +26,7 @@ with warnings.catch_warnings():
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     with serving(tmp_path_factory.mktemp("clients"), FakeEngine(seconds=0.02)) as running:
-        until = time.monotonic() + 20
-        while httpx2.get(f"{running.url}/health/ready").status_code != 200 and time.monotonic() < until:
-            time.sleep(0.05)
+        running.until_ready()
         yield running
 
 
@@ -263,8 +261,7 @@ def test_webhooks_into_private_networks_are_not_sent(tmp_path, hook):
             serving(tmp_path, webhooks=allowed) as running,
             httpx2.Client(base_url=running.url) as http,
         ):
-            while http.get("/health/ready").status_code != 200:
-                time.sleep(0.05)
+            running.until_ready()
             answer = http.post("/predictions", json={"input": {"prompt": "a fox"}, "webhook": url})
             assert answer.status_code == status
             time.sleep(0.2)

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import time
 import warnings
 
 import httpx2
@@ -24,9 +23,7 @@ with warnings.catch_warnings():
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     with serving(tmp_path_factory.mktemp("img2img"), FakeEngine(seconds=0.01)) as running:
-        until = time.monotonic() + 20
-        while httpx2.get(f"{running.url}/health/ready").status_code != 200 and time.monotonic() < until:
-            time.sleep(0.05)
+        running.until_ready()
         yield running
 
 

@@ -151,10 +151,8 @@ def test_no_path_is_a_name(http):
     assert http.get("/nothing").json()["status"] == 404
 
 
-def test_probes_and_metrics(http):
-    until = time.monotonic() + 10
-    while http.get("/health/ready").status_code != 200 and time.monotonic() < until:
-        time.sleep(0.05)
+def test_probes_and_metrics(server, http):
+    server.until_ready()
     assert http.get("/health/ready").json() == {"status": "ok", "reasons": []}
     assert http.get("/health/live").status_code == 200
     finished(http, submit(http)["id"])

@@ -28,9 +28,7 @@ def server(request, tmp_path_factory):
     redis = request.getfixturevalue("redis_server").url if request.param == "redis" else None
     queue = {"namespace": f"t{secrets.token_hex(4)}"}
     with serving(tmp_path_factory.mktemp("pictures"), FakeEngine(seconds=0.01), redis=redis, queue=queue) as running:
-        until = time.monotonic() + 20
-        while httpx2.get(f"{running.url}/health/ready").status_code != 200 and time.monotonic() < until:
-            time.sleep(0.05)
+        running.until_ready()
         yield running
 
 

@@ -58,8 +58,7 @@ def tenants(tmp_path):
     with serving(tmp_path, FakeEngine(), access=Access(keys=Keys(tmp_path / "keys.toml"))) as running:
         headers = [{"Authorization": f"Bearer {name * 9}"} for name in "ab"]
         a, b = [httpx2.Client(base_url=running.url, headers=header, timeout=30.0) for header in headers]
-        while a.get("/health/ready").status_code != 200:
-            time.sleep(0.05)
+        running.until_ready()
         yield running, a, b
         a.close()
         b.close()

@@ -229,9 +229,7 @@ def server(tmp_path_factory):
         return TrainingWorker(queue, store, Fake(), folder / "work", folder / "adapters")
 
     with serving(folder, FakeEngine(), trainer=trainer) as running:
-        until = time.monotonic() + 20
-        while httpx2.get(f"{running.url}/health/ready").status_code != 200 and time.monotonic() < until:
-            time.sleep(0.05)
+        running.until_ready()
         yield running
 
 

@@ -1,13 +1,13 @@
 """How several owners share an Engine: a flood of one must not make the others wait for its calls.
 
-A call of many rows draws more pictures a second than a small one, and on a CPU it takes nearly as many times longer.
-So what each owner had of late is kept, fading by half every few seconds. Who has many more rows to draw than the others,
-and had its share, waits while they draw, unless there is room for its rows at next to no cost; others share
-their calls, each with as many rows as the one with the fewest. While one draws alone and another who drew a moment ago may come back at any time,
-calls are brief.
-Finished pictures are decoded a few at a time, so that nobody waits for all of those that a full batch finishes at once,
-and those of owners who wait after the others'. Decayed use as the measure of who is next is
-how Unix has long shared a processor (Bach 1986, section 8.1); nobody waits for more than `PATIENCE` calls in a row.
+A call of many rows draws more pictures a second than a small one, and on a CPU it takes nearly as many times longer. So
+what each owner had of late is kept, fading by half every few seconds. Who has many more rows to draw than the others,
+and had its share, waits while they draw, unless there is room for its rows at next to no cost; others share their
+calls, each with as many rows as the one with the fewest. While one draws alone, and another who drew a moment ago may
+come back at any time, calls are brief. Finished pictures are decoded a few at a time, so that nobody waits for all of
+those that a full batch finishes at once, and those of owners who wait after the others'. Decayed use as the measure of
+who is next is how Unix has long shared a processor (Bach 1986, section 8.1); nobody waits for more than `PATIENCE`
+calls in a row.
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ import os
 import re
 import secrets
 import time
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -66,13 +67,8 @@ class Store:
     def get(self, key: str) -> bytes:
         """The file of that key. Raises NotFoundError, OutputError."""
         path = self._path(key)
-        try:
+        with _told("read", key):
             content: bytes = self._fs.cat_file(path)
-        except FileNotFoundError:
-            raise NotFoundError(f"no result {key[:80]!r}; it never was, or has expired") from None
-        except Exception as error:
-            why = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
-            raise OutputError(f"the store of results cannot be read: {why}") from None
         return content
 
     def has(self, key: str) -> bool:
@@ -84,46 +80,28 @@ class Store:
 
     def age(self, key: str) -> float:
         """Seconds since the file was written. Raises NotFoundError, OutputError."""
-        try:
+        with _told("read", key):
             return time.time() - _written(self._fs.info(self._path(key)))
-        except FileNotFoundError:
-            raise NotFoundError(f"no result {key[:80]!r}; it never was, or has expired") from None
-        except LaurError:
-            raise
-        except Exception as error:
-            why = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
-            raise OutputError(f"the store of results cannot be read: {why}") from None
 
     def renew(self, key: str) -> None:
         """Begin a file's time anew. Raises NotFoundError, OutputError."""
         path = self._path(key)
-        try:
+        with _told("written", key):
             if self._local:
                 os.utime(path)
                 return
             self._fs.pipe_file(path, self.get(key))
-        except FileNotFoundError:
-            raise NotFoundError(f"no result {key[:80]!r}; it never was, or has expired") from None
-        except LaurError:
-            raise
-        except Exception as error:
-            why = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
-            raise OutputError(f"the store of results cannot be written: {why}") from None
 
     def remove(self, key: str) -> bool:
         """Remove a file before its time; whether there was one. Raises OutputError."""
         path = self._path(key)
         try:
-            if not self._fs.exists(path):  # S3 removes what never was without a word
-                return False
-            self._fs.rm_file(path)
-        except FileNotFoundError:
+            with _told("written", key):
+                if not self._fs.exists(path):  # S3 removes what never was without a word
+                    return False
+                self._fs.rm_file(path)
+        except NotFoundError:
             return False
-        except LaurError:
-            raise
-        except Exception as error:
-            why = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
-            raise OutputError(f"the store of results cannot be written: {why}") from None
         return True
 
     def sweep(self) -> int:
@@ -146,7 +124,7 @@ class Store:
         return removed
 
     def _write(self, path: str, content: bytes) -> None:
-        try:
+        with _told("written"):
             if self._local:
                 from laur.utils.files import atomic_write
 
@@ -154,14 +132,25 @@ class Store:
                 atomic_write(path, content)
             else:
                 self._fs.pipe_file(path, content)
-        except Exception as error:  # each file system raises its own
-            why = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
-            raise OutputError(f"the store of results cannot be written: {why}") from None
 
     def _path(self, key: str) -> str:
         if not _KEY.fullmatch(key):
             raise NotFoundError(f"no result {key[:80]!r}; a key is 64 hexadecimal digits, a dot and a format")
         return f"{self._root}/{key[:2]}/{key}"
+
+
+@contextmanager
+def _told(what: str, key: str | None = None) -> Generator[None]:
+    """A file system's fault as one of ours, for each raises its own; without a key nothing is looked for."""
+    try:
+        yield
+    except LaurError:
+        raise
+    except Exception as error:
+        if key is not None and isinstance(error, FileNotFoundError):
+            raise NotFoundError(f"no result {key[:80]!r}; it never was, or has expired") from None
+        why = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
+        raise OutputError(f"the store of results cannot be {what}: {why}") from None
 
 
 def _written(info: dict[str, Any]) -> float:
