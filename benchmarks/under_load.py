@@ -234,6 +234,8 @@ def plot(figures: dict[str, Any], path: Path) -> None:
     )
     axes.set(xlabel="offered load, pictures a second", ylabel="latency, seconds", yscale="log")
     axes.set_title("laur serve, mini at 128x128, Poisson arrivals", fontsize=10)
+    for axis in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        axis("{x:g}")
     axes.grid(visible=True, which="both", alpha=0.3)
     axes.legend()
     path.parent.mkdir(parents=True, exist_ok=True)
