@@ -1,7 +1,9 @@
 """A Redis for the whole session, and queues of both kinds: every test of queues runs against each."""
 
 import secrets
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -51,3 +53,32 @@ async def make_queue(request: pytest.FixtureRequest, anyio_backend: str) -> Asyn
     yield make
     for queue in opened:
         await queue.close()
+
+
+@pytest.fixture
+def hook() -> Iterator[tuple[str, list[bytes]]]:
+    """A receiver of webhooks that fails twice before it takes one."""
+    received: list[bytes] = []
+    fails = [2]
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if b'"completed_at":null' not in body and fails[0]:
+                fails[0] -= 1
+                self.send_response(503)
+            else:
+                received.append(body)
+                self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    listening = HTTPServer(("127.0.0.1", 0), Receiver)
+    thread = threading.Thread(target=listening.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{listening.server_port}/hook", received
+    listening.shutdown()
+    thread.join()
+    listening.server_close()

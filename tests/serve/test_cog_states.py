@@ -9,7 +9,7 @@ from server import serving
 
 from laur.core.errors import OutputError, UnavailableError
 from laur.core.recipe import Recipe
-from laur.serve.http import cog
+from laur.serve.http import milestones
 from laur.serve.http.webhooks import TRIES, Webhooks
 from laur.serve.job import Job
 from laur.serve.queue import open_queue
@@ -69,33 +69,31 @@ class Sent(Webhooks):
         return self.arrives
 
 
-async def tell(webhooks, monkeypatch, failures):
+async def tell(webhooks, failures):
     """See a cancelled prediction's webhook through while reading it fails so often."""
     left = [failures]
 
-    async def read(service, number, **how):
+    async def read():
         left[0] -= 1
         if left[0] >= 0:
             raise UnavailableError("Redis does not answer")
-        return SimpleNamespace(model_dump_json=lambda: number)
+        return SimpleNamespace(model_dump_json=lambda: "mine")
 
-    monkeypatch.setattr(cog.predictions, "read", read)
+    async def parts():
+        return ["mine"]
+
     queue = open_queue()
     await queue.submit(Job(recipe=Recipe(prompt="x"), id="mine", note={"count": 1}))
     await queue.cancel("mine")
-    wanted = frozenset({"completed"})
-    webhooks.start(
-        cog._tell(SimpleNamespace(queue=queue), webhooks, "mine", "http://a", wanted=wanted, base="", data=True)
-    )
-    [task] = webhooks._tasks
-    await task
+    listener = milestones.Listener.of("http://a", ["completed"])
+    await milestones.tell(webhooks, listener, "prediction mine", queue=queue, parts=parts, read=read)
     await queue.close()
 
 
-async def test_completed_is_sent_once_what_it_says_can_be_read(monkeypatch, caplog):
+async def test_completed_is_sent_once_what_it_says_can_be_read(caplog):
     webhooks = Sent()
     with caplog.at_level(logging.WARNING):
-        await tell(webhooks, monkeypatch, TRIES - 1)
+        await tell(webhooks, TRIES - 1)
     assert webhooks.bodies == ["mine"]
     assert caplog.text.count("tried again: Redis does not answer") == TRIES - 1
 
@@ -104,9 +102,9 @@ async def test_completed_is_sent_once_what_it_says_can_be_read(monkeypatch, capl
     ("arrives", "failures", "line"),
     [(True, TRIES, "prediction mine cannot be sent; it is given up"), (False, 0, "prediction mine never arrived")],
 )
-async def test_a_webhook_that_is_lost_is_logged(monkeypatch, caplog, arrives, failures, line):
+async def test_a_webhook_that_is_lost_is_logged(caplog, arrives, failures, line):
     with caplog.at_level(logging.WARNING):
-        await tell(Sent(arrives), monkeypatch, failures)
+        await tell(Sent(arrives), failures)
     assert line in caplog.text
 
 

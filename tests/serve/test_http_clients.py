@@ -6,7 +6,6 @@ import os
 import threading
 import time
 import warnings
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import httpx2
 import openai
@@ -165,34 +164,6 @@ def test_a1111_refuses_what_it_does_not_have(http):
 
 
 # -------------------------------------------------------- Cog and Replicate
-
-
-@pytest.fixture
-def hook():
-    """A receiver of webhooks that fails twice before it takes one."""
-    received, fails = [], [2]
-
-    class Receiver(BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            if b'"completed_at":null' not in body and fails[0]:
-                fails[0] -= 1
-                self.send_response(503)
-            else:
-                received.append(body)
-                self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_):
-            pass
-
-    listening = HTTPServer(("127.0.0.1", 0), Receiver)
-    thread = threading.Thread(target=listening.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{listening.server_port}/hook", received
-    listening.shutdown()
-    thread.join()
-    listening.server_close()
 
 
 def test_cog_predicts(http):

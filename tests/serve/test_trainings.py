@@ -4,6 +4,7 @@ import asyncio
 import base64
 import contextlib
 import io
+import json
 import threading
 import time
 import warnings
@@ -245,6 +246,17 @@ def test_cog_trains_and_waits(http):
     assert http.get(said["output"]["weights"]).content == b"adapter eggs"
     assert said["input"] == {"name": "eggs", "steps": 3}
     assert said["logs"].endswith("updates\n")
+
+
+def test_webhooks_tell_of_a_training(http, hook):
+    url, received = hook
+    body = {"input": {"input_images": URL, "name": "told", "steps": 3}, "webhook": url}
+    assert http.post("/trainings", json=body).json()["webhook"] == url
+    until = time.monotonic() + 20
+    while not any(b'"succeeded"' in one for one in received) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert json.loads(received[-1])["output"]["adapter"] == "told"
+    assert [json.loads(one)["status"] for one in received].count("succeeded") == 1
 
 
 def test_cog_puts_and_cancels(http):

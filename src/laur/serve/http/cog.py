@@ -5,11 +5,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Request
@@ -17,14 +15,14 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 
 from laur import __version__
-from laur.core.errors import BusyError, LaurError, NotFoundError, UnavailableError
-from laur.serve import events
+from laur.core.errors import BusyError, NotFoundError, UnavailableError
 from laur.serve.http import health, predictions
 from laur.serve.http.common import Tenant, TheService
+from laur.serve.http.milestones import Listener, tell
 from laur.serve.http.pictures import Pictures
 from laur.serve.http.predictions import ID, Prediction, PredictionBody
 from laur.serve.http.problem import problem, responses
-from laur.serve.http.webhooks import LONGEST, TRIES, Webhooks
+from laur.serve.http.webhooks import Webhooks
 from laur.serve.queue import Queue
 from laur.serve.service import Service
 from laur.serve.worker.crew import Crew
@@ -33,7 +31,6 @@ LOG = logging.getLogger(__name__)
 router = APIRouter(tags=["cog"])
 Prefer = Annotated[str | None, Header(max_length=200, description="respond-async answers at once.")]
 Number = Annotated[str, Path(pattern=ID)]
-ALL_EVENTS = frozenset({"start", "output", "logs", "completed"})
 
 
 class HealthCheck(BaseModel):
@@ -142,11 +139,13 @@ async def start(
     webhooks.check(body.webhook)
     pictures = Pictures(service, tenant, base_of(request))
     number = await predictions.begin(service, body, pictures, model=model, api=api)
-    if body.webhook is not None:
-        wanted = ALL_EVENTS if body.webhook_events_filter is None else frozenset(body.webhook_events_filter)
-        webhooks.start(
-            _tell(service, webhooks, number, body.webhook, wanted=wanted, base=base_of(request), data=api == "cog")
-        )
+    if listener := Listener.of(body.webhook, body.webhook_events_filter):
+
+        async def parts() -> list[str]:
+            return predictions.parts(await service.queue.get(number))
+
+        read = partial(predictions.read, service, number, base=base_of(request), data=api == "cog")
+        webhooks.start(tell(webhooks, listener, f"prediction {number}", queue=service.queue, parts=parts, read=read))
     return number
 
 
@@ -159,43 +158,3 @@ def answer(prediction: Prediction, status: int | None = None) -> JSONResponse:
 def base_of(request: Request) -> str:
     """The address by which the client reached us."""
     return str(request.base_url).rstrip("/")
-
-
-async def _tell(
-    service: Service, webhooks: Webhooks, number: str, url: str, *, wanted: frozenset[str], base: str, data: bool
-) -> None:
-    """Send what was asked for: `start` and `logs` once as they come, `completed` until it arrives.
-
-    Where the queue or the store does not answer, it looks again as often as a webhook is tried; `start` may come twice.
-    """
-    pause = webhooks.pause
-    for left in reversed(range(TRIES)):
-        try:
-            async with aclosing(_milestones(service, number)) as milestones:
-                async for milestone in milestones:
-                    if milestone in wanted or (milestone == "completed" and "output" in wanted):
-                        prediction = await predictions.read(service, number, base=base, data=data)
-                        tries = {} if milestone == "completed" else {"tries": 1}
-                        sent = await webhooks.send(url, prediction.model_dump_json(), **tries)
-                        if not sent and milestone == "completed":
-                            LOG.warning("the webhook of prediction %s never arrived", number)
-            return
-        except LaurError as error:
-            then = "it is tried again" if left else "it is given up"
-            LOG.warning("the webhook of prediction %s cannot be sent; %s: %s", number, then, error)
-        await asyncio.sleep(pause if left else 0.0)
-        pause = min(LONGEST, 2 * pause)
-
-
-async def _milestones(service: Service, number: str) -> AsyncGenerator[str]:
-    ids = predictions.parts(await service.queue.get(number))
-    started = False
-    for part in ids:
-        async with aclosing(service.queue.watch(part)) as watch:
-            async for event in watch:
-                if isinstance(event, events.Started) and not started:
-                    started = True
-                    yield "start"
-                elif isinstance(event, events.Progress):
-                    yield "logs"
-    yield "completed"

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from laur.core.errors import NotFoundError, RecipeError
 from laur.core.recipe import PROMPT_LIMIT, SEED_LIMIT, STEPS_LIMIT, Recipe
 from laur.serve.http import wishes
+from laur.serve.http.milestones import Milestone
 from laur.serve.http.models import AdapterBody
 from laur.serve.http.pictures import Picture, Pictures
 from laur.serve.job import Record, Result, State
@@ -24,7 +25,6 @@ from laur.serve.service import Service
 
 ID = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,59}$"
 Status = Literal["starting", "processing", "succeeded", "failed", "canceled"]
-EventName = Literal["start", "output", "logs", "completed"]
 FORMATS = {"png": "png", "jpg": "jpeg", "jpeg": "jpeg", "webp": "webp"}
 
 
@@ -84,7 +84,7 @@ class PredictionBody(BaseModel):
     id: str | None = Field(None, pattern=ID)
     version: str | None = Field(None, max_length=300)
     webhook: str | None = Field(None, max_length=2000, pattern=r"^https?://")
-    webhook_events_filter: list[EventName] | None = Field(None, max_length=4)
+    webhook_events_filter: list[Milestone] | None = Field(None, max_length=4)
     stream: bool | None = None
 
 

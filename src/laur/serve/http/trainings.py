@@ -10,6 +10,7 @@ import asyncio
 import re
 import secrets
 import time
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Request
@@ -22,10 +23,12 @@ from laur.core.recipe import Recipe
 from laur.serve.http import wishes
 from laur.serve.http.cog import Nothing, Number, base_of
 from laur.serve.http.common import Tenant, TheService
+from laur.serve.http.milestones import Listener, Milestone, tell
 from laur.serve.http.pictures import Pictures
 from laur.serve.http.predictions import ID, Status, stamp, version_of
 from laur.serve.http.problem import problem, responses
 from laur.serve.http.replicate import Owner
+from laur.serve.http.webhooks import Webhooks
 from laur.serve.job import Job, Record, State
 from laur.serve.service import Service
 from laur.serve.training.wish import NAME, Wish, archive_key, check_archive
@@ -72,6 +75,8 @@ class TrainingBody(BaseModel):
     destination: str | None = Field(
         None, max_length=200, description="OWNER/NAME; NAME is the adapter's, if not given."
     )
+    webhook: str | None = Field(None, max_length=2000, pattern=r"^https?://")
+    webhook_events_filter: list[Milestone] | None = Field(None, max_length=4)
 
 
 class Training(BaseModel):
@@ -91,6 +96,7 @@ class Training(BaseModel):
     started_at: str | None
     completed_at: str | None
     urls: dict[str, str]
+    webhook: str | None = None
 
 
 _ANSWERS = {202: {"model": Training, "description": "It goes on."}, **responses(404, 409, 429, 500, 501, 504, 507)}
@@ -112,7 +118,7 @@ async def put(
     if body.id not in {None, id}:
         return problem(422, "training ID must match the ID supplied in the URL", "RequestError")
     try:
-        return _answer(await _read(service, id, request))
+        return _answer(await _read(service, id, base_of(request)))
     except NotFoundError:
         wait = "respond-async" not in (prefer or "")
         return await _train(body.model_copy(update={"id": id}), service, tenant, request, wait=wait)
@@ -143,20 +149,20 @@ async def create(
             f"no version {version[:80]!r} of {owner[:80]}/{name[:80]} here; GET /v1/models lists the models"
         )
     number = await _begin(body.model_copy(update={"id": None}), service, tenant, request, checkpoint)
-    return _answer(await _read(service, number, request), 201)
+    return _answer(await _read(service, number, base_of(request)), 201)
 
 
 @router.get("/v1/trainings/{id}", responses=responses(404))
 async def look(id: Number, service: TheService, request: Request) -> Training:
     """What has become of a training."""
-    return await _read(service, id, request)
+    return await _read(service, id, base_of(request))
 
 
 @router.post("/v1/trainings/{id}/cancel", responses=responses(404))
 async def cancel_and_look(id: Number, service: TheService, request: Request) -> Training:
     """Cancel it."""
     await cancel(id, service)
-    return await _read(service, id, request)
+    return await _read(service, id, base_of(request))
 
 
 @router.get(
@@ -182,13 +188,15 @@ async def _train(body: TrainingBody, service: Service, tenant: str, request: Req
         return problem(409, str(error), "BusyError", {"Retry-After": str(error.retry_after)})
     if wait:
         await service.finish([number], request.is_disconnected)
-    return _answer(await _read(service, number, request), None if wait else 202)
+    return _answer(await _read(service, number, base_of(request)), None if wait else 202)
 
 
 async def _begin(body: TrainingBody, service: Service, tenant: str, request: Request, checkpoint: str | None) -> str:
     """Keep the pictures and queue the training; its id. Errors: DataError, RecipeError, BusyError, OutputError."""
     if not request.app.state.trains:
         raise HTTPException(501, "trainings are off on this server; its operator may allow them with --train")
+    webhooks: Webhooks = request.app.state.webhooks
+    webhooks.check(body.webhook)
     number = body.id or secrets.token_hex(13)
     name = _name(body, tenant, number)
     if name in service.names.adapters():
@@ -203,12 +211,20 @@ async def _begin(body: TrainingBody, service: Service, tenant: str, request: Req
         lr=asked.learning_rate, rank=asked.rank, size=asked.resolution, seed=asked.seed, trigger=asked.trigger,
     )  # fmt: skip
     shown = asked.model_dump(exclude={"input_images"}, exclude_unset=True)
-    note = {"training": wish.to_dict(), "input": shown, "destination": body.destination}
+    note = {"training": wish.to_dict(), "input": shown, "destination": body.destination, "webhook": body.webhook}
     job = Job(
         recipe=Recipe(prompt=f"train {name}", checkpoint=checkpoint), id=number, tenant=tenant,
         training=True, note=note, deadline=time.time() + DEADLINE,
     )  # fmt: skip
-    return (await service.queue.submit(job)).job.id
+    number = (await service.queue.submit(job)).job.id
+    if listener := Listener.of(body.webhook, body.webhook_events_filter):
+
+        async def parts() -> list[str]:
+            return [number]
+
+        read = partial(_read, service, number, base_of(request))
+        webhooks.start(tell(webhooks, listener, f"training {number}", queue=service.queue, parts=parts, read=read))
+    return number
 
 
 def _name(body: TrainingBody, tenant: str, number: str) -> str:
@@ -226,8 +242,8 @@ async def _record(service: Service, number: str) -> Record:
     return record
 
 
-async def _read(service: Service, number: str, request: Request) -> Training:
-    record, base = await _record(service, number), base_of(request)
+async def _read(service: Service, number: str, base: str) -> Training:
+    record = await _record(service, number)
     job, note = record.job, record.job.note
     model, name = job.recipe.checkpoint or service.names.models()[0], note["training"]["name"]
     over = record.finished if record.state.final else None
@@ -248,6 +264,7 @@ async def _read(service: Service, number: str, request: Request) -> Training:
         started_at=None if record.started is None else stamp(record.started),
         completed_at=None if over is None else stamp(over),
         urls={"get": f"{base}/v1/trainings/{job.id}", "cancel": f"{base}/v1/trainings/{job.id}/cancel"},
+        webhook=note.get("webhook"),
     )
 
 
