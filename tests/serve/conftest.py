@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import httpx2
 import pytest
+from server import Running
 
 from helpers.redis_server import RedisServer, require_redis
 from laur.serve.queue import Queue, QueueOptions, open_queue
@@ -53,6 +55,13 @@ async def make_queue(request: pytest.FixtureRequest, anyio_backend: str) -> Asyn
     yield make
     for queue in opened:
         await queue.close()
+
+
+@pytest.fixture
+def http(server: Running) -> Iterator[httpx2.Client]:
+    """A client of the server that the test's module starts."""
+    with httpx2.Client(base_url=server.url, timeout=30.0) as client:
+        yield client
 
 
 @pytest.fixture

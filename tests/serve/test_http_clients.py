@@ -29,12 +29,6 @@ def server(tmp_path_factory):
         yield running
 
 
-@pytest.fixture
-def http(server):
-    with httpx2.Client(base_url=server.url, timeout=30.0) as client:
-        yield client
-
-
 # ------------------------------------------------------------------ OpenAI
 
 

@@ -22,12 +22,6 @@ def server(request, tmp_path_factory):
         yield running
 
 
-@pytest.fixture
-def http(server):
-    with httpx2.Client(base_url=server.url, timeout=30.0) as client:
-        yield client
-
-
 def submit(http, **fields):
     recipe = {"prompt": "a fox", **fields.pop("recipe", {})}
     answer = http.post("/v1/jobs", json={"recipe": recipe, **fields})

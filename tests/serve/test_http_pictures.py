@@ -6,7 +6,6 @@ import secrets
 import time
 import warnings
 
-import httpx2
 import openai
 import pytest
 from fake_engine import FakeEngine
@@ -30,12 +29,6 @@ def server(request, tmp_path_factory):
     with serving(tmp_path_factory.mktemp("pictures"), FakeEngine(seconds=0.01), redis=redis, queue=queue) as running:
         running.until_ready()
         yield running
-
-
-@pytest.fixture
-def http(server):
-    with httpx2.Client(base_url=server.url, timeout=30.0) as client:
-        yield client
 
 
 @pytest.fixture

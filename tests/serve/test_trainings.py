@@ -234,12 +234,6 @@ def server(tmp_path_factory):
         yield running
 
 
-@pytest.fixture
-def http(server):
-    with httpx2.Client(base_url=server.url, timeout=30.0) as client:
-        yield client
-
-
 def test_cog_trains_and_waits(http):
     said = http.post("/trainings", json={"input": {"input_images": URL, "name": "eggs", "steps": 3}}).json()
     assert (said["status"], said["output"]["adapter"], said["error"]) == ("succeeded", "eggs", None)
