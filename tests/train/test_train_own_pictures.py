@@ -19,6 +19,7 @@ from laur.pipeline.engine import Engine
 from laur.pipeline.loading.load import LoadedCheckpoint, load
 from laur.style.teachers import teacher
 from laur.train.batch import Batch, Conditions
+from laur.train.conditions import plain_prompt
 from laur.train.data.maker import Wish
 from laur.train.data.order import Order
 from laur.train.data.prepare import prepare
@@ -71,6 +72,15 @@ def test_a_set_of_own_pictures_is_what_the_model_draws_of_its_captions(folder: P
         expected = engine.pictures([recipe])[0].pixels
         kept = ((drawn.pixels(np.array([place]))[0].permute(1, 2, 0).numpy() + 1) * 127.5).round()
         assert np.abs(kept - np.asarray(expected, np.float32)).max() <= 1  # in a batch, and rounded to eight bits
+
+
+def test_steps_are_part_of_what_a_set_is(folder: Path, words: Path) -> None:
+    plain, two = own.Own(words, str(folder), size=64, limit=1), own.Own(words, str(folder), size=64, limit=1, steps=2)
+    assert "steps" not in plain.describe()
+    assert two.describe() == {**plain.describe(), "steps": 2}
+    [picture] = two.records(0, 1)
+    recipe = Recipe(prompt=plain_prompt(picture.caption), seed=own.seed_of(picture.name), width=64, height=64, steps=2)
+    assert np.array_equal(picture.pixels, np.asarray(Engine(str(folder)).pictures([recipe])[0].pixels))
 
 
 def test_the_feed_gives_the_noise_that_a_picture_began_with(

@@ -77,6 +77,9 @@ def prepare(
     teacher: Annotated[
         str, typer.Option(metavar="NAME", help="Of own pictures: the style's teacher paints them.")
     ] = "",
+    steps: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Of own pictures: steps; the model's own by default.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="That many pictures at most.")] = None,
     pixels: Annotated[bool, typer.Option("--pixels", help="Keep the pictures: for training an autoencoder.")] = False,
     text_states: Annotated[
@@ -94,7 +97,7 @@ def prepare(
     from laur.pipeline.device import choose
     from laur.pipeline.loading.load import load
 
-    drawn = (teacher, model, size)
+    drawn = (teacher, model, size, steps)
     told = _Told(path, style or [], label, captions, trigger, licence, query, where or [], origin, limit, *drawn)
     source = _source(kind, told)
     from laur.train.data.maker import Wish, shard_for
@@ -145,6 +148,7 @@ class _Told:
     teacher: str
     model: str
     size: int | None
+    steps: int | None
 
 
 _USES = {
@@ -152,7 +156,7 @@ _USES = {
     "pack": {"styles"},
     "icons": {"styles", "origin"},
     "museum": {"query", "where", "origin"},
-    "own": {"teacher", "trigger"},
+    "own": {"teacher", "trigger", "steps"},
 }
 _NAMES = {"styles": "--style", "origin": "--from"}
 
@@ -161,7 +165,7 @@ def _source(kind: str, told: _Told) -> Source:
     makers = {"folder": _folder, "pack": _pack, "icons": _icons, "museum": _museum, "own": _own}
     if kind not in makers:
         raise DataError(f"there is no source of kind {kind!r}; known are {', '.join(KINDS)}")
-    for name in ("styles", "label", "captions", "trigger", "licence", "query", "where", "origin", "teacher"):
+    for name in ("styles", "label", "captions", "trigger", "licence", "query", "where", "origin", "teacher", "steps"):
         given = getattr(told, name)
         if given and given != "auto" and name not in _USES[kind]:
             raise DataError(f"{_NAMES.get(name, f'--{name}')} does nothing for {kind}; leave it out")
@@ -204,7 +208,7 @@ def _own(told: _Told) -> Source:
     if bool(told.teacher) != bool(told.trigger):
         raise DataError("--teacher and --trigger go together: who paints, and the words that call the style")
     painter = teacher(told.teacher) if told.teacher else None
-    source = Own(told.path or Path(), told.model, size=told.size, limit=told.limit)
+    source = Own(told.path or Path(), told.model, size=told.size, limit=told.limit, steps=told.steps)
     return source if painter is None else Restyled(source, painter, told.trigger, seed=0)
 
 
