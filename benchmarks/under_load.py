@@ -31,9 +31,6 @@ from served import Process, Watch, laur_serve, load, percentiles, statuses, thro
 
 SHARES = (0.1, 0.25, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1)
 """Offered loads, of the Engine's throughput."""
-SLACK = 1.5
-"""Times what is ahead of an accepted job in a full queue that its wait may be: tenants take turns, so that not all wait
-equally long."""
 SETTLE = 3.0
 """Seconds at the beginning and end of a closed loop that do not count."""
 
@@ -173,8 +170,7 @@ class Bench:
             samples = [sample for found in load(self.server.url, *streams) for sample in found]
         third = max(1, len(watch.memory) // 3)
         speed = throughput(samples, SETTLE, 3 * self.args.seconds)
-        ahead = (self.args.limit + 1.25 * self.alone.rows) / speed  # of who comes last: in the queue and in hand
-        bound = SLACK * ahead
+        bound = (1.25 * self.args.limit + 1.25 * self.alone.rows) / most
         found = percentiles(samples)
         return {
             "offered_per_s": round(3 * most, 3),
