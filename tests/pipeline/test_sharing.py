@@ -14,6 +14,8 @@ from laur.pipeline.engine import Engine
 from laur.pipeline.events import Done, Progress
 from laur.render.compare import psnr
 
+CAP = 1000
+"""Rows that no test fills."""
 OWNERS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 2)), min_size=1, max_size=12)
 
 
@@ -54,9 +56,9 @@ class Clock:
 
 
 def use(clock: Clock, **had: int) -> sharing.Usage:
-    """Owners who had so many rows of 2x2 latent pixels just now."""
+    """Owners who had so many rows of 2x2 latent pixels just now, a single one beside another who had none."""
     usage = sharing.Usage(clock)
-    usage.waiting([running(owner) for owner in (*had, "another")])
+    usage.waiting([running(owner) for owner in (had if len(had) > 1 else (*had, "another"))], CAP)
     usage.charge(running(owner, rows) for owner, rows in had.items())
     return usage
 
@@ -71,64 +73,68 @@ def use(clock: Clock, **had: int) -> sharing.Usage:
         ({"a": 9, "b": 1}, {"a": 20, "b": 1}, {"a"}),
         ({"a": 9, "b": 9, "c": 1}, {"a": 20, "b": 20, "c": 1}, set[str]()),
         ({"a": 30, "b": 9, "c": 1}, {"a": 20, "b": 4, "c": 1}, {"a"}),
+        ({"a": 5, "b": 20, "c": 6}, {"a": 20, "b": 1}, set[str]()),  # c drew of late too: it counts for the share
+        ({"a": 6, "b": 20, "c": 6}, {"a": 20, "b": 1}, {"a"}),
+        ({"a": 9, "b": 1}, {"a": 3 * CAP + 1, "b": CAP - 1}, {"a"}),
+        ({"a": 9, "b": 1}, {"a": 3 * CAP + 1, "b": CAP}, set[str]()),  # whose rows fill the call
     ],
 )
 def test_who_has_many_more_and_had_its_share_waits(
     had: dict[str, int], rows: dict[str, int], waiting: set[str]
 ) -> None:
     active = [running(owner, count) for owner, count in rows.items()]
-    assert use(Clock(), **had).waiting(active) == waiting
+    assert use(Clock(), **had).waiting(active, CAP) == waiting
 
 
 @given(OWNERS, OWNERS)
 def test_somebody_is_drawn_for(before: list[tuple[str, int]], now: list[tuple[str, int]]) -> None:
     usage = sharing.Usage(Clock())
-    usage.waiting([running(owner, rows) for owner, rows in before])
+    usage.waiting([running(owner, rows) for owner, rows in before], CAP)
     usage.charge([running(owner, rows) for owner, rows in before])
     active = [running(owner, rows, finished=rows > 1) for owner, rows in now]
     drawing = {one.ticket.owner for one in active if not one.finished}
-    assert not drawing or drawing - usage.waiting(active)
+    assert not drawing or drawing - usage.waiting(active, CAP)
 
 
 def test_nobody_waits_for_those_who_have_nothing_to_draw() -> None:
     usage, flood, lone = use(Clock(), flood=8), running("flood", 9), running("lone", finished=True)
-    assert usage.waiting([flood, running("lone")]) == {"flood"}
-    assert not usage.waiting([flood, lone])
-    assert not usage.waiting([flood])
+    assert usage.waiting([flood, running("lone")], CAP) == {"flood"}
+    assert not usage.waiting([flood, lone], CAP)
+    assert not usage.waiting([flood], CAP)
 
 
 def test_nobody_waits_for_ever() -> None:
     """Newcomers without end, who have had nothing, keep nobody out."""
     usage = use(Clock(), old=100)
-    turns = ["old" in usage.waiting([running("old", 9), running(f"new {turn}")]) for turn in range(60)]
+    turns = ["old" in usage.waiting([running("old", 9), running(f"new {turn}")], CAP) for turn in range(60)]
     served = [turn for turn, waits in enumerate(turns) if not waits]
     assert served == [sharing.PATIENCE + turn * (sharing.PATIENCE + 1) for turn in range(3)]
 
 
 def test_use_fades() -> None:
     usage, both = use(clock := Clock(), flood=64, lone=2), [running("flood", 9), running("lone")]
-    assert usage.waiting(both) == {"flood"}
+    assert usage.waiting(both, CAP) == {"flood"}
     clock.now = 20 * sharing.HALF_LIFE
-    usage.waiting(both)
+    usage.waiting(both, CAP)
     usage.charge([running("lone")])
-    assert not usage.waiting(both)
+    assert not usage.waiting(both, CAP)
 
 
 def test_what_is_drawn_while_nobody_else_is_about_counts_nowhere() -> None:
     usage, flood, lone = sharing.Usage(clock := Clock()), running("flood", 64), running("lone")
     for _ in range(3):
-        assert not usage.waiting([flood])
+        assert not usage.waiting([flood], CAP)
         usage.charge([flood])
     assert not usage.alone()
-    assert not usage.waiting([flood, lone])
+    assert not usage.waiting([flood, lone], CAP)
     usage.charge([flood])
     assert not usage.alone()
-    assert usage.waiting([flood, lone]) == {"flood"}
+    assert usage.waiting([flood, lone], CAP) == {"flood"}
     clock.now = sharing.RECENT / 2
-    usage.waiting([flood])
+    usage.waiting([flood], CAP)
     assert usage.alone()
     clock.now = 2 * sharing.RECENT
-    usage.waiting([flood])
+    usage.waiting([flood], CAP)
     assert not usage.alone()
 
 
@@ -146,6 +152,7 @@ def test_decoding_is_brief_where_others_may_come() -> None:
 
 def test_one_picture_beside_a_flood(engine32: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """It passes the flood's pictures, and all are what they are alone."""
+    engine32 = Engine("mini", library=engine32.library)  # nobody else has drawn with it of late
     monkeypatch.setattr(sharing, "BRIEF", 0.0)
     recipes = [Recipe(prompt="a fox", seed=seed, steps=2, width=64, height=64) for seed in range(7)]
     resolved = [engine32.resolve(recipe) for recipe in recipes]

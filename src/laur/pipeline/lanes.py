@@ -48,12 +48,12 @@ class Lanes:
     def pick(self, active: Iterable[Running]) -> list[Running]:
         """The tickets of the next denoiser call, oldest first within the lane."""
         active = list(active)
-        self.waiting = self._usage.waiting(active)
         lanes: OrderedDict[Lane, list[Running]] = OrderedDict()
         for running in active:
             if running.finished:
                 continue
             lanes.setdefault(running.lane, []).append(running)
+        self.waiting = self._usage.waiting(active, max((self.cap(lane[0]) for lane in lanes.values()), default=0))
         if not lanes:
             return []
         for gone in [known for known in self._deficits if known not in lanes]:

@@ -29,8 +29,8 @@ MORE = 1.5
 RECENT = 5.0
 """Seconds for which an owner who had something to draw is expected back."""
 LESS = 0.5
-"""Of the mean of their recent use: who with many more rows had less than that need not wait, so that one who asks for a
-picture after the other, which is drawn at once, leaves the others a share."""
+"""Of the mean of all owners' recent use: who with many more rows had less than that need not wait, so that those who ask
+for a picture after the other, which is drawn at once, leave the others a share."""
 PATIENCE = 16
 """Calls in a row that an owner may be left out of, however much it had."""
 
@@ -59,22 +59,26 @@ class Usage:
             owner = running.ticket.owner
             self._had[owner] = self._had.get(owner, 0.0) + len(running.stage.rows) * height * width
 
-    def waiting(self, active: Sequence[Running]) -> frozenset[Hashable]:
+    def waiting(self, active: Sequence[Running], cap: int) -> frozenset[Hashable]:
         """Who is left out of the next call: has many more rows to draw than the others, and had its share of late.
-        Never all who have something to draw."""
+
+        Never all who have something to draw; nobody where the others' rows fill a call of `cap` rows anyway.
+        """
         self._fade()
         rows: Counter[Hashable] = Counter()
         for running in active:
             self._seen[running.ticket.owner] = self._at
             if not running.finished:
                 rows[running.ticket.owner] += len(running.stage.rows)
-        used = sum(self._had.get(owner, 0.0) for owner in rows) / max(1, len(rows))
+        share = sum(self._had.get(owner, 0.0) for owner in self._seen) / max(1, len(self._seen))
         many = MORE * rows.total() / max(1, len(rows))
         late = frozenset(
             owner
-            for owner, count in rows.items()
-            if count > many and self._had.get(owner, 0.0) > LESS * used and self._left_out[owner] < PATIENCE
+            for owner, own in rows.items()
+            if own > many and self._had.get(owner, 0.0) > LESS * share and self._left_out[owner] < PATIENCE
         )
+        if sum(own for owner, own in rows.items() if owner not in late) >= cap:
+            late = frozenset[Hashable]()
         self._left_out = Counter({owner: self._left_out[owner] + 1 for owner in late})
         return late
 
