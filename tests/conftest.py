@@ -6,12 +6,7 @@ import signal
 import tempfile
 from pathlib import Path
 
-import hypothesis
 import pytest
-
-# the same examples in every run, so that a change is judged by itself; new ones: --hypothesis-profile=default
-hypothesis.settings.register_profile("same", derandomize=True)
-hypothesis.settings.load_profile("same")
 
 THREADS = int(os.environ.get("LAUR_TEST_THREADS", "2"))
 ROOT = Path(__file__).resolve().parents[1]

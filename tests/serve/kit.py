@@ -1,10 +1,19 @@
 """Short ways to jobs, results and workers."""
 
-from typing import Any
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol, TypeVar
 
 from laur.core.recipe import Recipe
+from laur.serve.cache import Index, open_index
 from laur.serve.job import Job, Result, pool_of, short_hash
 from laur.serve.queue import Queue, WorkerCard
+from laur.serve.store import Store
+from laur.serve.worker.names import Names
+from laur.serve.worker.options import WorkerOptions
+from laur.serve.worker.worker import Worker
 
 CARD = WorkerCard(name="w1")
 
@@ -37,4 +46,50 @@ async def take(queue: Queue, count: int = 1, **fields: Any) -> list[str]:
     return taken
 
 
-__all__ = ["CARD", "card", "job", "pool_of", "result", "short_hash", "take"]
+W = TypeVar("W", bound="Runs")
+
+
+class Runs(Protocol):
+    """A worker, of pictures or of trainings, or a crew."""
+
+    async def run(self) -> Any: ...
+    def drain(self) -> None: ...
+
+
+def hire(
+    queue: Queue,
+    store: Store,
+    make: Callable[[], Any],
+    index: Index | None = None,
+    *,
+    names: Names | None = None,
+    cap: int = 4,
+    **options: Any,
+) -> Worker:
+    """A worker whose engine `make` gives; calls of `cap` rows."""
+    given = WorkerOptions(**{"grace": 10.0, "block": 0.1, **options})
+    index = index or open_index(queue, 60.0)
+    return Worker(queue, store, index, make, names=names or Names(), cap=lambda pixels: cap, options=given)
+
+
+@contextlib.asynccontextmanager
+async def at_work(worker: W, *engines: Any) -> AsyncIterator[W]:
+    """It runs within the block, and is drained at its end; the gates of fake `engines` are opened for that."""
+    running = asyncio.create_task(worker.run())
+    try:
+        yield worker
+    finally:
+        for engine in engines:
+            engine.gate.set()
+        worker.drain()
+        await running
+
+
+def working(
+    queue: Queue, store: Store, engine: Any, index: Index | None = None, **options: Any
+) -> AbstractAsyncContextManager[Worker]:
+    """A worker at work with a fake engine."""
+    return at_work(hire(queue, store, lambda: engine, index, **options), engine)
+
+
+__all__ = ["CARD", "at_work", "card", "hire", "job", "pool_of", "result", "short_hash", "take", "working"]

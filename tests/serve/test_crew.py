@@ -1,24 +1,21 @@
 """Several engines in one process; adapters that are read while jobs wait; probes that tell the truth."""
 
 import asyncio
-import contextlib
 import threading
 import time
 
+import kit
 import pytest
 from fake_engine import FakeEngine
-from kit import job, short_hash
+from kit import at_work, job, short_hash
 
 from helpers.redis_server import Proxy
 from laur.core.errors import ResourceError
-from laur.serve.cache import open_index
 from laur.serve.job import State
 from laur.serve.queue import QueueOptions, open_queue
 from laur.serve.store import Store
 from laur.serve.worker.crew import Crew
 from laur.serve.worker.names import Names
-from laur.serve.worker.options import WorkerOptions
-from laur.serve.worker.worker import Worker
 
 pytestmark = pytest.mark.anyio
 
@@ -31,20 +28,7 @@ class AnyNames(Names):
 
 
 def hire(queue, store, make, **options):
-    given = WorkerOptions(**{"grace": 5.0, "block": 0.1, **options})
-    return Worker(queue, store, open_index(queue, 60.0), make, names=AnyNames(), cap=lambda pixels: 2, options=given)
-
-
-@contextlib.asynccontextmanager
-async def at_work(crew, *engines):
-    running = asyncio.create_task(crew.run())
-    try:
-        yield
-    finally:
-        for engine in engines:
-            engine.gate.set()
-        crew.drain()
-        await running
+    return kit.hire(queue, store, make, names=AnyNames(), cap=2, **{"grace": 5.0, **options})
 
 
 async def until(true):

@@ -1,29 +1,24 @@
 """An Engine that breaks: no job is lost or held, the process says that it must be started anew and ends."""
 
 import asyncio
-import contextlib
 import threading
 import time
 
 import httpx2
 import pytest
 from fake_engine import FakeEngine
-from kit import job
+from kit import hire, job, working
 from server import serving
 
 from helpers.redis_server import free_port
 from laur.core.errors import UnavailableError
 from laur.pipeline.engine import Engine
 from laur.serve import start
-from laur.serve.cache import open_index
 from laur.serve.http.app import create_worker_app
 from laur.serve.job import State
 from laur.serve.queue import open_queue
 from laur.serve.store import Store
 from laur.serve.worker.crew import Crew
-from laur.serve.worker.names import Names
-from laur.serve.worker.options import WorkerOptions
-from laur.serve.worker.worker import Worker
 
 pytestmark = pytest.mark.anyio
 
@@ -31,23 +26,6 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 def store(tmp_path):
     return Store(tmp_path / "results")
-
-
-def hire(queue, store, engine):
-    options = WorkerOptions(grace=10.0, block=0.1)
-    index = open_index(queue, 60.0)
-    return Worker(queue, store, index, lambda: engine, names=Names(), cap=lambda pixels: 4, options=options)
-
-
-@contextlib.asynccontextmanager
-async def working(queue, store, engine):
-    worker = hire(queue, store, engine)
-    running = asyncio.create_task(worker.run())
-    try:
-        yield worker
-    finally:
-        worker.drain()
-        await running
 
 
 async def hand_in(queue, *prompts, **recipe):
@@ -72,7 +50,7 @@ async def test_what_is_not_taken_fails_alone(make_queue, store):
 async def test_a_thread_that_ends_hands_everything_back_and_another_worker_draws_it(make_queue, store):
     queue, engine = make_queue(retry_delay=0.05), FakeEngine(seconds=0.02)
     jobs = await hand_in(queue, *"abcdef", steps=40)
-    worker = hire(queue, store, engine)
+    worker = hire(queue, store, lambda: engine)
     running = asyncio.create_task(worker.run())
     while not engine.begun:
         await asyncio.sleep(0.01)
@@ -94,7 +72,7 @@ async def test_a_job_that_ends_every_thread_is_parked_and_takes_no_other_with_it
     bad, *others = await hand_in(queue, "unspeakable", "good", "fine")
     for _ in range(3):
         with pytest.raises(UnavailableError):
-            await hire(queue, store, FakeEngine(seconds=0.01)).run()
+            await hire(queue, store, lambda: FakeEngine(seconds=0.01)).run()
     async with working(queue, store, FakeEngine()):
         records = [await queue.wait(wish.id, 20.0) for wish in (bad, *others)]
     assert [record.state for record in records] == [State.FAILED, State.DONE, State.DONE]
@@ -105,7 +83,7 @@ async def test_a_device_that_is_broken_for_good_ends_the_worker(make_queue, stor
     queue, engine = make_queue(), FakeEngine(seconds=0.01)
     engine.faulty = {"step"}
     jobs = await hand_in(queue, *"abcd")
-    worker = hire(queue, store, engine)
+    worker = hire(queue, store, lambda: engine)
     with pytest.raises(UnavailableError, match="3 unexpected faults in a row"):
         await worker.run()
     assert not worker.live
@@ -164,7 +142,7 @@ def test_probes_of_a_server_with_a_broken_engine_ask_for_another(tmp_path):
 
 def test_a_process_whose_engine_ends_exits_with_its_fault(store):
     engine = FakeEngine()
-    crew = Crew([hire(open_queue(None), store, engine)])
+    crew = Crew([hire(open_queue(None), store, lambda: engine)])
 
     def spoil():
         while not crew.ready:

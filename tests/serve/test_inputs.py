@@ -9,9 +9,8 @@ import zlib
 import numpy as np
 import pytest
 from fake_engine import FakeEngine
-from kit import job
+from kit import job, working
 from PIL import Image
-from test_worker import working
 
 from laur.core.errors import NotFoundError, PictureError, RecipeError
 from laur.core.recipe import AdapterRef, Recipe

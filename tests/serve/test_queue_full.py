@@ -6,10 +6,9 @@ import time
 import httpx2
 import pytest
 from fake_engine import FakeEngine
-from kit import CARD, job, result
+from kit import CARD, job, result, working
 from redis.exceptions import ResponseError
 from server import serving
-from test_worker import working
 
 from helpers.redis_server import RedisServer, require_redis
 from laur.core.errors import UnavailableError

@@ -6,9 +6,8 @@ import time
 import httpx2
 import pytest
 from fake_engine import FakeEngine
-from kit import job
+from kit import job, working
 from server import serving
-from test_worker import working
 
 from laur.core.errors import OutputError
 from laur.serve.job import State

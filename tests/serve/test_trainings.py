@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import contextlib
 import io
 import json
 import threading
@@ -13,6 +12,7 @@ import zipfile
 import httpx2
 import pytest
 from fake_engine import FakeEngine
+from kit import at_work
 from PIL import Image, ImageDraw
 from server import serving
 
@@ -118,15 +118,8 @@ def submit(store, **fields):
     return Job(recipe=Recipe(prompt="train"), training=True, note={"training": wish.to_dict()}, **own)
 
 
-@contextlib.asynccontextmanager
-async def training(queue, store, train, place):
-    worker = TrainingWorker(queue, store, train, place / "work", place / "adapters")
-    running = asyncio.create_task(worker.run())
-    try:
-        yield worker
-    finally:
-        worker.drain()
-        await running
+def training(queue, store, train, place):
+    return at_work(TrainingWorker(queue, store, train, place / "work", place / "adapters"))
 
 
 async def test_a_training_becomes_a_named_adapter(make_queue, place):

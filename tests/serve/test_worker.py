@@ -1,12 +1,11 @@
 """A worker with an engine that draws nothing, over both queues."""
 
 import asyncio
-import contextlib
 import time
 
 import pytest
 from fake_engine import FakeEngine
-from kit import CARD, job
+from kit import CARD, job, working
 
 from laur.core.errors import NotFoundError
 from laur.render.metadata import read
@@ -15,8 +14,6 @@ from laur.serve.events import Preview, Progress
 from laur.serve.job import State
 from laur.serve.store import Store
 from laur.serve.worker.names import Names
-from laur.serve.worker.options import WorkerOptions
-from laur.serve.worker.worker import Worker
 
 pytestmark = pytest.mark.anyio
 
@@ -24,26 +21,6 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 def store(tmp_path):
     return Store(tmp_path / "results")
-
-
-@contextlib.asynccontextmanager
-async def working(queue, store, engine, index=None, **options):
-    worker = Worker(
-        queue,
-        store,
-        index or open_index(queue, 60.0),
-        lambda: engine,
-        names=Names(),
-        cap=lambda pixels: 4,
-        options=WorkerOptions(**{"grace": 10.0, "block": 0.1, **options}),
-    )
-    running = asyncio.create_task(worker.run())
-    try:
-        yield worker
-    finally:
-        engine.gate.set()
-        worker.drain()
-        await running
 
 
 async def test_jobs_are_drawn_together_and_their_files_are_in_the_store(make_queue, store):

@@ -25,6 +25,11 @@ server can show it as it is. Anything else that escapes is a bug and keeps its s
 
 from __future__ import annotations
 
+import re
+
+_BREAKS = re.compile(r"\s*[\t-\r\x85\u2028\u2029]\s*")
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
 
 class LaurError(Exception):
     """Base of all errors that a user can cause or cure. `str(error)` is one line."""
@@ -33,6 +38,12 @@ class LaurError(Exception):
     """What the command line exits with."""
     http_status: int = 422
     """What an HTTP API answers with."""
+
+    def __str__(self) -> str:
+        """Line breaks in what is quoted are blanks, other control characters are escaped: neither a log nor a terminal
+        can be written to through a name."""
+        line = _BREAKS.sub(" ", super().__str__())
+        return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", line)
 
 
 class RecipeError(LaurError):

@@ -29,8 +29,8 @@ MORE = 1.5
 RECENT = 5.0
 """Seconds for which an owner who had something to draw is expected back."""
 LESS = 0.5
-"""Of the mean of all owners' recent use: who with many more rows had less than that need not wait, so that those who ask
-for a picture after the other, which is drawn at once, leave the others a share."""
+"""Of the mean of all owners' recent use: who with many more rows had less than that need not wait, so that those who
+ask for a picture after the other, which is drawn at once, leave the others a share."""
 PATIENCE = 16
 """Calls in a row that an owner may be left out of, however much it had."""
 
