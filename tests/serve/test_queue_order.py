@@ -5,6 +5,8 @@ import asyncio
 import pytest
 from kit import card, job, pool_of, result, short_hash, take
 
+from laur.core.errors import BusyError
+
 pytestmark = pytest.mark.anyio
 
 
@@ -30,6 +32,24 @@ async def test_tenants_share_by_work(make_queue):
         await queue.submit(job("gold", tenant="gold", recipe={"width": 512, "height": 512}))
     taken = await take(queue, 7)
     assert {name: taken.count(name) for name in set(taken)} == {"big": 1, "one": 2, "gold": 4}
+
+
+async def test_in_a_queue_that_fills_each_tenant_has_its_share_of_room(make_queue):
+    """However their jobs come, nobody's last one waits much longer than the queue is long."""
+    queue = make_queue(limit=24)
+    for name in ("ann", "bob"):
+        for _ in range(6):
+            await queue.submit(job(name, tenant=name))
+    let_in = {"ann": 6, "bob": 6, "cleo": 0}
+    for name in ("ann", "ann", "bob", "bob", "bob", "cleo", "ann", "cleo", "cleo", "ann", *["cleo"] * 9):
+        try:
+            await queue.submit(job(name, tenant=name))
+            let_in[name] += 1
+        except BusyError:
+            pass
+    assert let_in == {"ann": 8, "bob": 9, "cleo": 7}  # bob's ninth came before cleo did
+    taken = await take(queue, 21)
+    assert [taken.count(name) for name in let_in] == [7, 7, 7]
 
 
 async def test_who_stays_away_saves_nothing_up(make_queue):

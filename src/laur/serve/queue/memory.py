@@ -67,11 +67,10 @@ class MemoryQueue:
         """See `Queue`."""
         if job.id in self._slots:
             return self._slots[job.id].record
-        options, mine = self.options, self._backlog.count(job.pool, job.tenant)
-        limit = options.hard_limit if mine < options.reserved else options.limit
-        if len(self._open) >= limit or mine >= options.per_tenant:
+        mine = self._backlog.count(job.pool, job.tenant)
+        if self.options.is_full(len(self._open), mine, self._backlog.tenants(job.pool) + (mine == 0)):
             self._counters["refused"] += 1
-            seconds = watching.retry_after(self._interval, options.limit)
+            seconds = watching.retry_after(self._interval, self.options.limit)
             raise BusyError(f"the queue is full; try again in {seconds} s", seconds)
         slot = self._slots[job.id] = self._open[job.id] = _Slot(Record(job=job), self._waiting(job))
         self._counters["submitted"] += 1

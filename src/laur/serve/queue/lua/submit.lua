@@ -4,8 +4,11 @@ local new = cjson.decode(ARGV[2])
 if redis.call('EXISTS', job(new.id)) == 1 then return {'known', 0} end
 ready()
 local mine = redis.call('ZCARD', key('wait', new.pool, new.tenant))
-local limit = mine < opt.reserved and opt.hard_limit or opt.limit
-if not ARGV[3] and (redis.call('XLEN', JOBS) >= limit or mine >= opt.per_tenant) then
+-- as QueueOptions.is_full has it
+local jobs, tenants = redis.call('XLEN', JOBS), redis.call('ZCARD', key('fair', new.pool)) + (mine == 0 and 1 or 0)
+local share = 2 * jobs >= opt.limit and math.floor(opt.limit / tenants) or opt.limit
+local full = jobs >= (mine < opt.reserved and opt.hard_limit or opt.limit)
+if not ARGV[3] and (full or mine >= math.min(opt.per_tenant, math.max(opt.reserved, share))) then
   count('refused')
   return {'busy', redis.call('HGET', key('pace'), 'interval') or '0'}
 end
