@@ -41,6 +41,7 @@ async def test_in_a_queue_that_fills_each_tenant_has_its_share_of_room(make_queu
         for _ in range(6):
             await queue.submit(job(name, tenant=name))
     let_in = {"ann": 6, "bob": 6, "cleo": 0}
+    await take(queue, 4)  # what is drawn takes room too
     for name in ("ann", "ann", "bob", "bob", "bob", "cleo", "ann", "cleo", "cleo", "ann", *["cleo"] * 9):
         try:
             await queue.submit(job(name, tenant=name))
@@ -48,8 +49,8 @@ async def test_in_a_queue_that_fills_each_tenant_has_its_share_of_room(make_queu
         except BusyError:
             pass
     assert let_in == {"ann": 8, "bob": 9, "cleo": 7}  # bob's ninth came before cleo did
-    taken = await take(queue, 21)
-    assert [taken.count(name) for name in let_in] == [7, 7, 7]
+    taken = await take(queue, 17)
+    assert sorted(taken.count(name) for name in let_in) == [5, 6, 6]
 
 
 async def test_who_stays_away_saves_nothing_up(make_queue):

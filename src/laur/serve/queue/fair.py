@@ -62,10 +62,6 @@ class Backlog:
         """Jobs of a tenant that wait in a pool."""
         return len(self._pools.get(pool, {}).get(tenant, ()))
 
-    def tenants(self, pool: str) -> int:
-        """Those who have jobs waiting in a pool."""
-        return sum(map(bool, self._pools.get(pool, {}).values()))
-
     def by_pool(self) -> dict[str, int]:
         """Jobs that wait, by pool."""
         return {pool: sum(map(len, tenants.values())) for pool, tenants in self._pools.items()}

@@ -67,8 +67,9 @@ class MemoryQueue:
         """See `Queue`."""
         if job.id in self._slots:
             return self._slots[job.id].record
-        mine = self._backlog.count(job.pool, job.tenant)
-        if self.options.is_full(len(self._open), mine, self._backlog.tenants(job.pool) + (mine == 0)):
+        jobs = Counter(slot.record.job.tenant for slot in self._open.values())
+        own, waiting = jobs[job.tenant], self._backlog.count(job.pool, job.tenant)
+        if self.options.is_full(jobs.total(), own, waiting, len({*jobs, job.tenant})):
             self._counters["refused"] += 1
             seconds = watching.retry_after(self._interval, self.options.limit)
             raise BusyError(f"the queue is full; try again in {seconds} s", seconds)

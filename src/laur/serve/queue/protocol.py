@@ -21,9 +21,9 @@ class QueueOptions:
     limit: int = 1000
     """Jobs that may wait or run at a time; beyond it `submit` raises BusyError."""
     tenant_limit: int | None = None
-    """Jobs of one tenant that may wait in one pool; half of `limit` by default. In a queue that is half full, no more
-    than its share of `limit` among the tenants that wait there: nobody's last job waits much longer than the queue is
-    long, however it came to be filled."""
+    """Jobs of one tenant that may wait in one pool; half of `limit` by default. In a queue that is half full no tenant
+    gets more than its share of `limit`, among those who have jobs: as all are drawn for alike, nobody's last job then
+    takes much longer than the queue is long, however it came to be filled."""
     lease: float = 15.0
     """Seconds after which a worker that has not renewed is taken for dead and its jobs go back."""
     max_attempts: int = 5
@@ -58,13 +58,12 @@ class QueueOptions:
         """`tenant_limit`, or half of the whole."""
         return self.tenant_limit or max(1, self.limit // 2)
 
-    def is_full(self, jobs: int, mine: int, tenants: int) -> bool:
-        """Whether it is to a tenant who has `mine` jobs waiting in a pool: `jobs` wait or run in all, and `tenants`
-        wait there, with this one. `submit.lua` says the same."""
-        if jobs >= (self.hard_limit if mine < self.reserved else self.limit):
-            return True
+    def is_full(self, jobs: int, own: int, waiting: int, tenants: int) -> bool:
+        """Whether it is to a tenant: `jobs` wait or run in all, `own` of its own, of which `waiting` wait in the pool,
+        and `tenants`, with this one, have any. `submit.lua` says the same."""
         share = self.limit // tenants if 2 * jobs >= self.limit else self.limit
-        return mine >= min(self.per_tenant, max(self.reserved, share))
+        limit = self.hard_limit if waiting < self.reserved else self.limit
+        return jobs >= limit or waiting >= self.per_tenant or own >= max(self.reserved, share)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

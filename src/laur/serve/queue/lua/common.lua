@@ -5,6 +5,7 @@
 --   job:ID               hash, all that is known of a job
 --   wait:POOL:TENANT     sorted set of waiting jobs by priority, then number
 --   fair:POOL            sorted set of tenants that wait, by virtual time; times: the same over all pools
+--   open:TENANT, tenants sets of its jobs that are not final, and of those who have any
 --   age                  sorted set of waiting jobs by submission
 --   delayed, deadlines, parked    sorted sets of jobs by time
 --   workers              sorted set of workers by when they were last heard of
@@ -46,6 +47,16 @@ local function tell(id, kind, body)
   local at = redis.call('XADD', key('events'), 'MAXLEN', '~', opt.events, '*',
     'job', id, 'at', stamp, 'event', kind, 'body', body)
   redis.call('HSET', job(id), 'told', at)
+end
+
+local function opened(id, tenant)
+  redis.call('SADD', key('open', tenant), id)
+  redis.call('SADD', key('tenants'), tenant)
+end
+
+local function closed(id, tenant)
+  redis.call('SREM', key('open', tenant), id)
+  if redis.call('EXISTS', key('open', tenant)) == 0 then redis.call('SREM', key('tenants'), tenant) end
 end
 
 local function enqueue(id)
@@ -93,6 +104,7 @@ end
 local function close(id, state, result, failure)
   unwait(id)
   redis.call('XDEL', JOBS, unhold(id))
+  closed(id, fields(id, 'tenant'))
   redis.call('ZREM', key('deadlines'), id)
   redis.call('ZREM', key('delayed'), id)
   redis.call('HDEL', job(id), 'result', 'failure')

@@ -11,5 +11,6 @@ if deadline and tonumber(deadline) > now then
 else
   redis.call('HDEL', job(id), 'deadline') -- the one that has passed is of no use to whoever revives it
 end
+opened(id, (fields(id, 'tenant')))
 enqueue(id)
 return 1

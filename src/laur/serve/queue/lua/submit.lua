@@ -3,12 +3,14 @@
 local new = cjson.decode(ARGV[2])
 if redis.call('EXISTS', job(new.id)) == 1 then return {'known', 0} end
 ready()
-local mine = redis.call('ZCARD', key('wait', new.pool, new.tenant))
 -- as QueueOptions.is_full has it
-local jobs, tenants = redis.call('XLEN', JOBS), redis.call('ZCARD', key('fair', new.pool)) + (mine == 0 and 1 or 0)
+local jobs, own = redis.call('XLEN', JOBS), redis.call('SCARD', key('open', new.tenant))
+local waiting = redis.call('ZCARD', key('wait', new.pool, new.tenant))
+local tenants = redis.call('SCARD', key('tenants')) + (own == 0 and 1 or 0)
 local share = 2 * jobs >= opt.limit and math.floor(opt.limit / tenants) or opt.limit
-local full = jobs >= (mine < opt.reserved and opt.hard_limit or opt.limit)
-if not ARGV[3] and (full or mine >= math.min(opt.per_tenant, math.max(opt.reserved, share))) then
+local full = jobs >= (waiting < opt.reserved and opt.hard_limit or opt.limit)
+full = full or waiting >= opt.per_tenant or own >= math.max(opt.reserved, share)
+if not ARGV[3] and full then
   count('refused')
   return {'busy', redis.call('HGET', key('pace'), 'interval') or '0'}
 end
@@ -28,5 +30,6 @@ if new.deadline ~= cjson.null then
   redis.call('ZADD', key('deadlines'), deadline, new.id)
 end
 count('submitted')
+opened(new.id, new.tenant)
 enqueue(new.id)
 return {'new', 0}

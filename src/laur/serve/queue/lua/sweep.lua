@@ -16,7 +16,10 @@ for _, entry in ipairs(found) do
   local state, attempts, lease = fields(id, 'state', 'attempts', 'lease')
   if not state or final(state) or not lease then
     redis.call('XACK', JOBS, GROUP, entry[1])
-    if not state or final(state) then redis.call('XDEL', JOBS, entry[1]) end
+    if not state or final(state) then
+      redis.call('XDEL', JOBS, entry[1])
+      for _, tenant in ipairs(redis.call('SMEMBERS', key('tenants'))) do closed(id, tenant) end
+    end
   else
     count('leases_lost')
     if tonumber(attempts) >= opt.max_attempts then park(id) else give_back(id) end
