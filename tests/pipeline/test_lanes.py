@@ -1,5 +1,6 @@
 """Turn-taking, on tickets that are nothing but a lane and a size."""
 
+import collections
 import itertools
 from types import SimpleNamespace
 from typing import Any
@@ -113,6 +114,13 @@ def test_an_owner_that_is_always_behind_is_served() -> None:
     for turn in range(5):
         others = [running("a", owner=f"{turn} {number}") for number in range(10)]
         assert any(ticket is old[0] for ticket in lanes.pick([*old, *others]))
+
+
+def test_a_place_too_few_for_all_goes_to_who_had_least() -> None:
+    lanes, tickets = Lanes(lambda pixels: 4), [running("a", owner=owner) for owner in "aaaabbbbcccc"]
+    rows = collections.Counter(one.ticket.owner for _ in range(30) for one in lanes.pick(tickets))
+    assert rows.total() == 120
+    assert max(rows.values()) - min(rows.values()) <= 1
 
 
 def among(lanes: Lanes, flood: list[Any], lone: Any) -> None:

@@ -67,14 +67,14 @@ def use(clock: Clock, **had: int) -> sharing.Usage:
     ("had", "rows", "waiting"),
     [
         ({"a": 8}, {"a": 20}, set[str]()),
-        ({"a": 8, "b": 24}, {"a": 20, "b": 1}, set[str]()),
-        ({"a": 9, "b": 24}, {"a": 20, "b": 1}, {"a"}),
-        ({"a": 9, "b": 24}, {"a": 20, "b": 9}, set[str]()),
+        ({"a": 9, "b": 9}, {"a": 20, "b": 1}, set[str]()),
+        ({"a": 10, "b": 9}, {"a": 20, "b": 1}, {"a"}),
+        ({"a": 10, "b": 9}, {"a": 20, "b": 9}, set[str]()),
         ({"a": 9, "b": 1}, {"a": 20, "b": 1}, {"a"}),
         ({"a": 9, "b": 9, "c": 1}, {"a": 20, "b": 20, "c": 1}, set[str]()),
         ({"a": 30, "b": 9, "c": 1}, {"a": 20, "b": 4, "c": 1}, {"a"}),
-        ({"a": 5, "b": 20, "c": 6}, {"a": 20, "b": 1}, set[str]()),  # c drew of late too: it counts for the share
-        ({"a": 6, "b": 20, "c": 6}, {"a": 20, "b": 1}, {"a"}),
+        ({"a": 9, "b": 6, "c": 12}, {"a": 20, "b": 1}, set[str]()),  # c drew of late too: it counts for the share
+        ({"a": 9, "b": 6, "c": 11}, {"a": 20, "b": 1}, {"a"}),
         ({"a": 9, "b": 1}, {"a": 3 * CAP + 1, "b": CAP - 1}, {"a"}),
         ({"a": 9, "b": 1}, {"a": 3 * CAP + 1, "b": CAP}, set[str]()),  # whose rows fill the call
     ],
@@ -163,7 +163,7 @@ def test_one_picture_beside_a_flood(engine32: Engine, monkeypatch: pytest.Monkey
     while engine32.busy:
         events += engine32.step()
     calls = [event.call for event in events if isinstance(event, Progress) and event.ticket is lone]
-    assert [call.rows for call in calls if call is not None] == [2, 1]  # at first with the flood, then before it
+    assert [call.rows for call in calls if call is not None] == [2, 2]  # with one of the flood each time
     done = [event.ticket for event in events if isinstance(event, Done)]
     assert set(done) == {*flood, lone}
     assert done.index(lone) <= 3

@@ -74,6 +74,23 @@ def test_timings_that_scatter_come_to_nearly_the_same(seed):
     assert set(caps(device, 128).values()) <= {4, 8, 16}
 
 
+@pytest.mark.parametrize("disturbed", range(2, 40, 3))
+def test_what_disturbs_some_timings_does_not_decide(disturbed):
+    """Twice as long for a while: a size that was timed then is timed again."""
+    calls = iter(range(10_000))
+
+    def seconds(rows, pixels):
+        return (0.045 + 0.087 * rows) * (2 if disturbed <= next(calls) < disturbed + 3 else 1)
+
+    assert set(caps(Device(seconds), 128).values()) <= {4, 8}
+
+
+def test_smaller_pictures_have_no_smaller_calls():
+    """Here a call of small pictures takes as long for each; larger ones are better drawn together."""
+    device = Device(lambda rows, pixels: 0.05 * rows if pixels < 1000 else 0.4 + 0.01 * rows)
+    assert caps(device, 128, 256) == {16 * 16: 32, 32 * 32: 32}
+
+
 def test_what_does_not_fit_is_left_out_but_something_must():
     assert list(caps(Device(lambda rows, pixels: 0.1, largest=300), 128, 256, 512)) == [16 * 16, 32 * 32]
     with pytest.raises(ResourceError):

@@ -126,7 +126,7 @@ class Lanes:
         cap = self._cap(pixels)
         if self.brief:
             cap = min(cap, max(1, free, int(BRIEF / self._seconds.get(pixels, BRIEF))))
-        batch = fill(first, cap, most)
+        batch = fill(first, cap, most, self._usage.had)
         late = within((running for running in lane if self._waits(running)), min(free, cap) - count(batch))
         return batch + late
 

@@ -2,12 +2,12 @@
 
 A call of many rows draws more pictures a second than a small one, and on a CPU it takes nearly as many times longer. So
 what each owner had of late is kept, fading by half every few seconds. Who has many more rows to draw than the others,
-and had its share, waits while they draw, unless there is room for its rows at next to no cost; others share their
-calls, each with as many rows as the one with the fewest. While one draws alone, and another who drew a moment ago may
-come back at any time, calls are brief. Finished pictures are decoded a few at a time, so that nobody waits for all of
-those that a full batch finishes at once, and those of owners who wait after the others'. Decayed use as the measure of
-who is next is how Unix has long shared a processor (Bach 1986, section 8.1); nobody waits for more than `PATIENCE`
-calls in a row.
+and had more than its share, waits while they draw, unless there is room for its rows at next to no cost; others share
+their calls, each with as many rows as the one with the fewest, and where not all fit, those who had least. While one
+draws alone, and another who drew a moment ago may come back at any time, calls are brief. Finished pictures are decoded
+a few at a time, so that nobody waits for all of those that a full batch finishes at once, and those of owners who wait
+after the others'. Decayed use as the measure of who is next is how Unix has long shared a processor (Bach 1986, section
+8.1); nobody waits for more than `PATIENCE` calls in a row.
 """
 
 from __future__ import annotations
@@ -28,9 +28,6 @@ MORE = 1.5
 """Times the mean of the present owners' rows from which on one has many more to draw than the others."""
 RECENT = 5.0
 """Seconds for which an owner who had something to draw is expected back."""
-LESS = 0.5
-"""Of the mean of all owners' recent use: who with many more rows had less than that need not wait, so that those who
-ask for a picture after the other, which is drawn at once, leave the others a share."""
 PATIENCE = 16
 """Calls in a row that an owner may be left out of, however much it had."""
 
@@ -57,10 +54,15 @@ class Usage:
         for running in batch:
             _, height, width = running.latent.shape
             owner = running.ticket.owner
-            self._had[owner] = self._had.get(owner, 0.0) + len(running.stage.rows) * height * width
+            self._had[owner] = self.had(owner) + len(running.stage.rows) * height * width
+
+    def had(self, owner: Hashable) -> float:
+        """What an owner had."""
+        return self._had.get(owner, 0.0)
 
     def waiting(self, active: Sequence[Running], cap: int) -> frozenset[Hashable]:
-        """Who is left out of the next call: has many more rows to draw than the others, and had its share of late.
+        """Who is left out of the next call: has many more rows to draw than the others, and had more than its share of
+        late, which is the mean of those who drew or will.
 
         Never all who have something to draw; nobody where the others' rows fill a call of `cap` rows anyway.
         """
@@ -70,12 +72,12 @@ class Usage:
             self._seen[running.ticket.owner] = self._at
             if not running.finished:
                 rows[running.ticket.owner] += len(running.stage.rows)
-        share = sum(self._had.get(owner, 0.0) for owner in self._seen) / max(1, len(self._seen))
+        share = sum(map(self.had, self._seen)) / max(1, len(self._seen))
         many = MORE * rows.total() / max(1, len(rows))
         late = frozenset(
             owner
             for owner, own in rows.items()
-            if own > many and self._had.get(owner, 0.0) > LESS * share and self._left_out[owner] < PATIENCE
+            if own > many and self.had(owner) > share and self._left_out[owner] < PATIENCE
         )
         if sum(own for owner, own in rows.items() if owner not in late) >= cap:
             late = frozenset[Hashable]()
@@ -102,16 +104,18 @@ def most_each(active: Iterable[Running]) -> int | None:
     return min(rows.values()) if len(rows) > 1 else None
 
 
-def fill(lane: Sequence[Running], cap: int, most: int | None) -> list[Running]:
-    """The tickets of a lane's next call: one of each owner after the other, of each the oldest first, up to `cap` rows,
-    and of one owner up to `most`.
+def fill(
+    lane: Sequence[Running], cap: int, most: int | None, had: Callable[[Hashable], float] = lambda owner: 0.0
+) -> list[Running]:
+    """The tickets of a lane's next call: one of each owner after the other, beginning with who `had` least, of each the
+    oldest first, up to `cap` rows, and of one owner up to `most`.
 
     Each owner's first ticket counts as allowed whatever its rows, and the oldest of all always fits.
     """
     chosen: list[Running] = []
     taken: Counter[Hashable] = Counter()
     total = 0
-    for running in turns(lane):
+    for running in [lane[0], *(running for running in turns(lane, had) if running is not lane[0])]:
         rows, owner = len(running.stage.rows), running.ticket.owner
         if most is not None and taken[owner] and taken[owner] + rows > most:
             continue
@@ -138,14 +142,15 @@ def within(late: Iterable[Running], room: int) -> list[Running]:
     return chosen
 
 
-def turns(tickets: Iterable[Running]) -> list[Running]:
-    """One of each owner after the other."""
+def turns(tickets: Iterable[Running], had: Callable[[Hashable], float] = lambda owner: 0.0) -> list[Running]:
+    """One of each owner after the other, those who `had` less before those who had more."""
     seen: Counter[Hashable] = Counter()
-    ranked: list[tuple[int, int, Running]] = []
+    ranked: list[tuple[int, float, int, Running]] = []
     for number, running in enumerate(tickets):
-        ranked.append((seen[running.ticket.owner], number, running))
-        seen[running.ticket.owner] += 1
-    return [running for _, _, running in sorted(ranked, key=lambda entry: entry[:2])]
+        owner = running.ticket.owner
+        ranked.append((seen[owner], had(owner), number, running))
+        seen[owner] += 1
+    return [running for *_, running in sorted(ranked, key=lambda entry: entry[:3])]
 
 
 def is_enough(running: Running, call: float, began: float, *, brief: bool) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 NEARLY = 0.92
 """Of the best speed: what a smaller batch with its shorter steps may cost."""
-TIMES = 3
-"""Calls of each size, of which the shortest counts."""
+TURNS = 3
+"""Times that all sizes are timed in turn, of which the shortest counts: what else the machine does comes and goes."""
 HARDLY = 1.25
 """Times as long as a call of one row that a call may take whose rows count as free."""
 LONGEST = 2.0
@@ -83,41 +83,53 @@ def measure(engine: Engine, sides: Sequence[int], *, clock: Callable[[], float] 
             if not caps:
                 raise
             break
+    for index in reversed(range(len(caps) - 1)):  # smaller pictures gain no less from company than larger ones
+        pixels, rows, free = caps[index]
+        caps[index] = pixels, max(rows, caps[index + 1][1]), max(free, caps[index + 1][2])
     return Profile(tuple(caps))
 
 
 def _cap(engine: Engine, side: int, clock: Callable[[], float]) -> tuple[int, int, int]:
-    speeds: dict[int, float] = {}
-    free, pixels, alone = 1, 1, 0.0
-    for rows in ROWS:
-        pixels, seconds = _time(engine, side, rows, clock)
-        alone = alone or seconds
-        if seconds <= HARDLY * alone:
-            free = rows
-        speeds[rows] = rows / seconds
-        if speeds[rows] < NEARLY * max(speeds.values()) or 2 * seconds > LONGEST:
-            break
-    return pixels, next(rows for rows, speed in speeds.items() if speed >= NEARLY * max(speeds.values())), free
+    shortest: dict[int, float] = {}
+    pixels = 1
+    for turn in range(TURNS):
+        for rows in tuple(shortest) if turn else ROWS:
+            pixels, seconds = _time(engine, side, rows, clock)
+            shortest[rows] = min(seconds, shortest.get(rows, seconds))
+            if not turn and (2 * seconds > LONGEST or _is_past_the_best(shortest)):
+                break
+    enough = NEARLY * max(_speeds(shortest))
+    cap = next(rows for rows, speed in zip(shortest, _speeds(shortest), strict=True) if speed >= enough)
+    free = max(rows for rows, seconds in shortest.items() if seconds <= HARDLY * shortest[1])
+    return pixels, cap, free
+
+
+def _speeds(shortest: Mapping[int, float]) -> list[float]:
+    return [rows / seconds for rows, seconds in shortest.items()]
+
+
+def _is_past_the_best(shortest: Mapping[int, float]) -> bool:
+    """Whether two sizes in a row were slower; one may have been disturbed."""
+    speeds = _speeds(shortest)
+    return max(speeds[-2:]) < NEARLY * max(speeds)
 
 
 def _time(engine: Engine, side: int, rows: int, clock: Callable[[], float]) -> tuple[int, float]:
-    """Latent pixels, and the shortest of some calls' seconds after one that warms up."""
+    """Latent pixels, and the seconds of a call after one that warms up."""
     recipe = Recipe(prompt="a measure", steps=4, guidance=1.0, width=side, height=side)
     plans = [engine.resolve(recipe.replace(seed=number)) for number in range(rows)]
     tickets = [engine.submit(plan.plan, plan.recipe) for plan in plans]
     try:
         engine.step()
-        seconds: list[float] = []
-        for _ in range(TIMES):
-            began = clock()
-            engine.step()
-            seconds.append(clock() - began)
+        began = clock()
+        engine.step()
+        seconds = clock() - began
     finally:
         for ticket in tickets:
             engine.cancel(ticket)
         engine.step()
     _, height, width = plans[0].plan.latent_shape
-    return height * width, max(1e-9, min(seconds))
+    return height * width, max(1e-9, seconds)
 
 
 def sides_for(native: int) -> tuple[int, ...]:
