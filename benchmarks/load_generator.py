@@ -50,6 +50,8 @@ class Stream:
     tenant: str = "default"
     seed: int = 0
     """Of arrivals and recipes: no two streams of one run should share it."""
+    arrivals: int | None = None
+    """In place of `seed` for when requests come: two streams that are compared may share it."""
 
     def content(self, number: int) -> bytes:
         """A request's body: no two ask for the same picture."""
@@ -121,7 +123,7 @@ async def run(connections: Connections, stream: Stream) -> list[Sample]:
     if stream.rate is None:
         clients = [_client(connections, stream, client, began) for client in range(stream.clients)]
         return [sample for samples in await asyncio.gather(*clients) for sample in samples]
-    draw, due, number = random.Random(stream.seed), 0.0, 0
+    draw, due, number = random.Random(stream.seed if stream.arrivals is None else stream.arrivals), 0.0, 0
     sent: list[asyncio.Task[Sample]] = []
     while (due := due + draw.expovariate(stream.rate)) < stream.seconds:
         await asyncio.sleep(max(0.0, due - (time.perf_counter() - began)))

@@ -195,14 +195,15 @@ class Bench:
         }
 
     def fairness(self, most: float) -> dict[str, Any]:
-        """One who asks for a quarter of what can be drawn, alone and while another sends three times that, in turn."""
+        """One who asks for a quarter of what can be drawn, at the same moments alone and while another sends three
+        times that, in turn."""
         seconds = 2 * self.args.seconds
-        quiet = {"rate": 0.25 * most, "seconds": seconds, "tenant": "quiet"}
         alone: list[Sample] = []
         beside: list[Sample] = []
         flooding: list[Sample] = []
         ratios: list[float] = []
-        for _ in range(max(1, 3 * self.args.turns // 4)):
+        for turn in range(max(1, 3 * self.args.turns // 4)):
+            quiet = {"rate": 0.25 * most, "seconds": seconds, "tenant": "quiet", "arrivals": turn}
             self.settle()
             [before] = load(self.server.url, self.stream(**quiet))
             self.settle()

@@ -67,19 +67,20 @@ def use(clock: Clock, **had: int) -> sharing.Usage:
     ("had", "rows", "waiting"),
     [
         ({"a": 8}, {"a": 20}, set[str]()),
-        ({"a": 9, "b": 9}, {"a": 20, "b": 1}, set[str]()),
-        ({"a": 10, "b": 9}, {"a": 20, "b": 1}, {"a"}),
-        ({"a": 10, "b": 9}, {"a": 20, "b": 9}, set[str]()),
+        ({"a": 8, "b": 24}, {"a": 20, "b": 1}, {"a"}),
+        ({"a": 8, "b": 25}, {"a": 20, "b": 1}, set[str]()),  # b is far ahead
+        ({"a": 8, "b": 24}, {"a": 20, "b": 7}, set[str]()),  # and has not few
         ({"a": 9, "b": 1}, {"a": 20, "b": 1}, {"a"}),
-        ({"a": 9, "b": 9, "c": 1}, {"a": 20, "b": 20, "c": 1}, set[str]()),
+        ({"a": 9, "b": 9, "c": 1}, {"a": 20, "b": 20, "c": 1}, {"a", "b"}),
+        ({"a": 9, "b": 9, "c": 9}, {"a": 9, "b": 6, "c": 4}, set[str]()),  # floods, all of them
         ({"a": 30, "b": 9, "c": 1}, {"a": 20, "b": 4, "c": 1}, {"a"}),
-        ({"a": 9, "b": 6, "c": 12}, {"a": 20, "b": 1}, set[str]()),  # c drew of late too: it counts for the share
-        ({"a": 9, "b": 6, "c": 11}, {"a": 20, "b": 1}, {"a"}),
-        ({"a": 9, "b": 1}, {"a": 3 * CAP + 1, "b": CAP - 1}, {"a"}),
-        ({"a": 9, "b": 1}, {"a": 3 * CAP + 1, "b": CAP}, set[str]()),  # whose rows fill the call
+        ({"a": 1, "b": 14, "c": 12}, {"a": 20, "b": 1}, set[str]()),
+        ({"a": 1, "b": 14, "c": 13}, {"a": 20, "b": 1}, {"a"}),  # c drew of late too: it counts for the share
+        ({"a": 9, "b": 1}, {"a": 9 * CAP, "b": CAP - 1}, {"a"}),
+        ({"a": 9, "b": 1}, {"a": 9 * CAP, "b": CAP}, set[str]()),  # whose rows fill the call
     ],
 )
-def test_who_has_many_more_and_had_its_share_waits(
+def test_who_has_many_waits_for_those_with_few_who_are_not_ahead(
     had: dict[str, int], rows: dict[str, int], waiting: set[str]
 ) -> None:
     active = [running(owner, count) for owner, count in rows.items()]
@@ -126,10 +127,10 @@ def test_what_is_drawn_while_nobody_else_is_about_counts_nowhere() -> None:
         assert not usage.waiting([flood], CAP)
         usage.charge([flood])
     assert not usage.alone()
-    assert not usage.waiting([flood, lone], CAP)
-    usage.charge([flood])
-    assert not usage.alone()
     assert usage.waiting([flood, lone], CAP) == {"flood"}
+    usage.charge([lone])
+    assert not usage.alone()
+    assert not usage.waiting([flood, lone], CAP)  # of what counts the other has had all
     clock.now = sharing.RECENT / 2
     usage.waiting([flood], CAP)
     assert usage.alone()
@@ -163,7 +164,7 @@ def test_one_picture_beside_a_flood(engine32: Engine, monkeypatch: pytest.Monkey
     while engine32.busy:
         events += engine32.step()
     calls = [event.call for event in events if isinstance(event, Progress) and event.ticket is lone]
-    assert [call.rows for call in calls if call is not None] == [2, 2]  # with one of the flood each time
+    assert [call.rows for call in calls if call is not None] == [1, 2]  # before the flood, then with it
     done = [event.ticket for event in events if isinstance(event, Done)]
     assert set(done) == {*flood, lone}
     assert done.index(lone) <= 3

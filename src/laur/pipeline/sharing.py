@@ -1,13 +1,13 @@
 """How several owners share an Engine: a flood of one must not make the others wait for its calls.
 
 A call of many rows draws more pictures a second than a small one, and on a CPU it takes nearly as many times longer. So
-what each owner had of late is kept, fading by half every few seconds. Who has many more rows to draw than the others,
-and had more than its share, waits while they draw, unless there is room for its rows at next to no cost; others share
-their calls, each with as many rows as the one with the fewest, and where not all fit, those who had least. While one
-draws alone, and another who drew a moment ago may come back at any time, calls are brief. Finished pictures are decoded
-a few at a time, so that nobody waits for all of those that a full batch finishes at once, and those of owners who wait
-after the others'. Decayed use as the measure of who is next is how Unix has long shared a processor (Bach 1986, section
-8.1); nobody waits for more than `PATIENCE` calls in a row.
+what each owner had of late is kept, fading by half every few seconds. Those with few rows to draw, who had not much
+more than their share, go before those with many, who wait unless there is room for their rows at next to no cost;
+others share calls, each with as many rows as the one with the fewest, and where not all fit, those who had least. While
+one draws alone, and another who drew a moment ago may come back at any time, calls are brief. Finished pictures are
+decoded a few at a time, so that nobody waits for all of those that a full batch finishes at once, and those of owners
+who wait after the others'. Decayed use as the measure of who is next is how Unix has long shared a processor (Bach
+1986, section 8.1); nobody waits for more than `PATIENCE` calls in a row.
 """
 
 from __future__ import annotations
@@ -22,10 +22,13 @@ if TYPE_CHECKING:
 
 BRIEF = 0.08
 """Seconds: of a call, and of decoding after it, where somebody else may come at any time."""
+AHEAD = 1.5
+"""Times its share, the mean of all owners' recent use, up to which one with few rows goes before those with many: who
+asks for a picture after the other, which is drawn at once, leaves the others something."""
+FEW = 0.5
+"""Of the mean of the present owners' rows."""
 HALF_LIFE = 3.0
 """Seconds in which what an owner had counts half."""
-MORE = 1.5
-"""Times the mean of the present owners' rows from which on one has many more to draw than the others."""
 RECENT = 5.0
 """Seconds for which an owner who had something to draw is expected back."""
 PATIENCE = 16
@@ -61,10 +64,10 @@ class Usage:
         return self._had.get(owner, 0.0)
 
     def waiting(self, active: Sequence[Running], cap: int) -> frozenset[Hashable]:
-        """Who is left out of the next call: has many more rows to draw than the others, and had more than its share of
-        late, which is the mean of those who drew or will.
+        """Who is left out of the next call: who has more rows to draw than the mean, while somebody has but few and was
+        not far ahead of late.
 
-        Never all who have something to draw; nobody where the others' rows fill a call of `cap` rows anyway.
+        Never all who have something to draw; nobody where the rows of those few fill a call of `cap` rows anyway.
         """
         self._fade()
         rows: Counter[Hashable] = Counter()
@@ -73,14 +76,11 @@ class Usage:
             if not running.finished:
                 rows[running.ticket.owner] += len(running.stage.rows)
         share = sum(map(self.had, self._seen)) / max(1, len(self._seen))
-        many = MORE * rows.total() / max(1, len(rows))
-        late = frozenset(
-            owner
-            for owner, own in rows.items()
-            if own > many and self.had(owner) > share and self._left_out[owner] < PATIENCE
-        )
-        if sum(own for owner, own in rows.items() if owner not in late) >= cap:
-            late = frozenset[Hashable]()
+        mean = rows.total() / max(1, len(rows))
+        light = {owner for owner, own in rows.items() if own < FEW * mean and self.had(owner) <= AHEAD * share}
+        late = frozenset[Hashable]()
+        if 0 < sum(rows[owner] for owner in light) < cap:
+            late = frozenset(owner for owner, own in rows.items() if own > mean and self._left_out[owner] < PATIENCE)
         self._left_out = Counter({owner: self._left_out[owner] + 1 for owner in late})
         return late
 
