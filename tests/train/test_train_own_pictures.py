@@ -159,7 +159,7 @@ def test_every_other_sample_is_the_accelerator_s_and_some_begin_where_they_began
     even, odd = torch.arange(0, 8, 2), torch.arange(1, 8, 2)
     last = torch.full((4,), diffusion.timesteps - 1)
     with torch.no_grad():
-        x = diffusion.noised(batch.latents[even], began[even], last)
+        x = began[even]  # as sampling begins: without the trace of the picture that x_t has at the last timestep
         found = diffusion.consistency(predict(fast, x, last, told.rows(even)), x, last)
         accelerated = (found - batch.latents[even]).square().mean()
         t, noise = objective._timesteps(draws)[odd], draws.normal("noise", (4, 8, 8))[odd]

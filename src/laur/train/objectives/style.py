@@ -112,7 +112,9 @@ class Style:
         t = torch.where(first, torch.full_like(t, diffusion.timesteps - 1), t)
         own = first | (~even & (kind < options.coupled))
         noise = torch.where(own[:, None, None, None], began, noise)
-        x = diffusion.noised(z, noise, t)
+        # what sampling begins with holds no picture; at the last timestep of most schedules x_t does, faintly, and what
+        # is learned from that trace (the colours) is missing when a picture is drawn
+        x = torch.where(first[:, None, None, None], began, diffusion.noised(z, noise, t))
         each = torch.zeros(len(z), device=z.device)
         for network, mask in ((self._fast, even), (self.model, ~even)):
             rows = mask.nonzero().flatten()
