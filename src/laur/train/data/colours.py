@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from PIL.Image import Image
 
 PAINTS = {
@@ -43,10 +45,19 @@ HUES = {
     "brown": (130, 85, 50),
     "beige": (240, 215, 180),
 }
-_PAPER = 245
+"""What pictures show, and captions say of them."""
+PAPER = 245
 """Pixels whose channels all lie above it are background."""
 _SHARE = 0.13
 """A colour is named from this part of what is no background."""
+
+
+def nearest(pixels: NDArray[np.int32]) -> NDArray[np.intp]:
+    """Of RGB pixels (n, 3), the index of the nearest of `HUES` to each."""
+    import numpy as np
+
+    table = np.array(list(HUES.values()))
+    return ((pixels[:, None] - table[None]) ** 2).sum(2).argmin(1)
 
 
 def dominant(picture: Image, most: int = 3) -> list[str]:
@@ -54,11 +65,9 @@ def dominant(picture: Image, most: int = 3) -> list[str]:
     import numpy as np
 
     pixels = np.asarray(picture.convert("RGB"))[::8, ::8].reshape(-1, 3).astype(np.int32)
-    pixels = pixels[pixels.min(1) < _PAPER]
+    pixels = pixels[pixels.min(1) < PAPER]
     if not len(pixels):
         return []
-    table = np.array(list(HUES.values()))
-    nearest = ((pixels[:, None] - table[None]) ** 2).sum(2).argmin(1)
-    shares = np.bincount(nearest, minlength=len(table)) / len(pixels)
+    shares = np.bincount(nearest(pixels), minlength=len(HUES)) / len(pixels)
     names = list(HUES)
     return [names[i] for i in np.argsort(-shares, kind="stable")[:most] if shares[i] > _SHARE]
