@@ -3,8 +3,9 @@
     python benchmarks/colour_words.py [--adapter FILE …] [--seeds 2]
 
 "red heart, fluent 3d", "blue car, twemoji" …: of the pixels that are not background, the share that lies nearer to the
-named colour than to any other that captions name. The teacher (30 steps, guidance 4) and an LCM-LoRA at 1, 2, 4 and 8 steps begin from the
-same noise. Distances between distributions hardly see this: a green heart is as likely a picture as a red one.
+named colour than to any other that captions name. The teacher (30 steps, guidance 4) and an LCM-LoRA at 1, 2, 4 and 8
+steps begin from the same noise. Distances between distributions hardly see this: a green heart is as likely a picture
+as a red one.
 """
 
 from __future__ import annotations
