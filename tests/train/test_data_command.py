@@ -120,6 +120,8 @@ def test_a_set_is_shown(pixels: bool, checkpoint: Path, tmp_path: Path, capsys: 
             "there is no teacher 'inks'; known are impressionism",
         ),
         (["own", "{mine}", "--query", "x"], "--query does nothing for own"),
+        (["own", "{mine}", "--guidance", "1"], "guidance is 1; a teacher's lies above 1 and at most at 100"),
+        (["folder", "{mine}", "--guidance", "4"], "--guidance does nothing for folder"),
         (["pack", "{empty}"], "holds no vectors.jsonl.xz"),
         (["zip", "{mine}"], "there is no source of kind 'zip'; known are folder, pack, icons, museum"),
         (["icons", "{mine}"], "icons are not read from"),

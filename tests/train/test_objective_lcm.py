@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,69 @@ def test_the_loss_is_algorithm_1(loaded: LoadedCheckpoint) -> None:
                 goal = literal.f(target, earlier, t - options.skip, told)
             losses.append(float((literal.f(student, x, t, told) - goal).square().mean()))
     assert float(found.total) == pytest.approx(sum(losses) / COUNT, rel=2e-4)
+
+
+@pytest.mark.parametrize("ends", [0.5, 1.0])
+def test_some_samples_go_from_pure_noise_to_what_the_teacher_drew_of_it(loaded: LoadedCheckpoint, ends: float) -> None:
+    """Those by the formula, with a student of its own; the others as they are without them, whoever stands beside."""
+    options = lcm.LcmLoraOptions(rank=4, skip=20, boundary=0.3, last=0.2, own=0.3, ends=ends)
+    objective = lcm.build_lora(options, loaded, CPU)
+    assert objective.needs_paths
+    assert isinstance(objective.networks, LoraNetworks)
+    disturbed(objective.networks.lora)
+    plain, draws = some_batch(loaded)
+    began = Draws(6, plain.keys).normal("began", (4, 8, 8))
+    batch = replace(plain, noise=began, guidance=4.0)
+    at_once = draws.uniform("whose path") < ends
+    assert 0 < int(at_once.sum()) <= COUNT
+    assert bool((~at_once).any()) == (ends < 1)
+    student = merged(loaded, objective.networks.lora, target=False)
+    literal = Literal(loaded)
+    usual = lcm.build_lora(replace(options, ends=0.0), loaded, CPU)
+    assert not usual.needs_paths
+    usual.networks = objective.networks
+    with torch.no_grad():
+        found = objective.loss(batch, draws)
+        losses: list[float] = []
+        for i in range(COUNT):
+            row = slice(i, i + 1)
+            if at_once[i]:
+                ended = literal.f(student, began[row], 999, conditions_of(batch, i))
+                losses.append(float((ended - batch.latents[row]).square().mean()))
+            else:
+                one = replace(
+                    plain, keys=plain.keys[row], latents=plain.latents[row], conditions=conditions_of(plain, i)
+                )
+                losses.append(float(usual.loss(one, draws[row]).total))
+    assert float(found.total) == pytest.approx(sum(losses) / COUNT, rel=2e-4)
+
+
+def test_a_whole_lcm_is_told_the_guidance_that_the_teacher_drew_with(sd1: LoadedCheckpoint) -> None:
+    objective = lcm.build(lcm.LcmOptions(ends=1.0), sd1, CPU)
+    assert isinstance(objective.networks, WholeNetworks)
+    torch.manual_seed(0)
+    torch.nn.init.normal_(objective.networks.model.time_embedding.cond_proj.weight)  # type: ignore[union-attr]
+    plain, draws = some_batch(sd1)
+    batch = replace(plain, noise=Draws(6, plain.keys).normal("began", (4, 8, 8)), guidance=8.0)
+    t = torch.full((COUNT,), 999)
+    told = batch.conditions
+    assert batch.noise is not None and told is not None
+    with torch.no_grad():
+        loss = objective.loss(batch, draws).total
+        said = [objective.networks.student(batch.noise, t, told, torch.full((COUNT,), w)) for w in (7.0, 8.0)]
+        right, wrong = ((objective.f(v, batch.noise, t) - batch.latents).square().mean() for v in said)
+    assert float(loss) == pytest.approx(float(right), rel=1e-5)
+    assert float(loss) != pytest.approx(float(wrong), rel=1e-3)
+
+
+def test_a_set_that_another_guidance_drew_is_refused(sd1: LoadedCheckpoint) -> None:
+    objective = lcm.build_lora(lcm.LcmLoraOptions(rank=2, ends=1.0), sd1, CPU)
+    plain, draws = some_batch(sd1)
+    batch = replace(plain, noise=torch.zeros_like(plain.latents), guidance=7.5)
+    with pytest.raises(
+        TrainingError, match=r"drawn with guidance 7\.5, but guidance 3\.5 to 4\.5 is distilled; draw it"
+    ):
+        objective.loss(batch, draws)
 
 
 @pytest.mark.parametrize("whole", [False, True])

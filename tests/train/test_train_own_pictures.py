@@ -83,6 +83,54 @@ def test_steps_are_part_of_what_a_set_is(folder: Path, words: Path) -> None:
     assert np.array_equal(picture.pixels, np.asarray(Engine(str(folder)).pictures([recipe])[0].pixels))
 
 
+def test_a_teacher_draws_guided_and_without_the_few_step_adapter(
+    folder: Path, words: Path, loaded: LoadedCheckpoint, tmp_path: Path
+) -> None:
+    source = own.Own(words, str(folder), size=64, limit=1, steps=3, guidance=5.0)
+    assert source.describe() == {**own.Own(words, str(folder), size=64, limit=1, steps=3).describe(), "guidance": 5.0}
+    [picture] = source.records(0, 1)
+    how = {"width": 64, "height": 64, "steps": 3, "guidance": 5.0, "adapters": ()}
+    recipe = Recipe(prompt=plain_prompt(picture.caption), seed=own.seed_of(picture.name), **how)
+    assert np.array_equal(picture.pixels, np.asarray(Engine(str(folder)).pictures([recipe])[0].pixels))
+    data = prepare(source, tmp_path / "set", loaded, Wish(size=64), place=choose("cpu"))
+    order = Order(data.bucket, None, 0, 1)
+    feed = Feed(data, order, Told(), 0, CPU, drawn_by=loaded.info.key, guided=True)  # type: ignore[arg-type]
+    batch, _ = feed.batch(0, slice(0, 1))
+    assert batch.guidance == 5.0
+    assert batch.noise is not None
+    assert torch.equal(batch.noise[0], Noise(own.seed_of(picture.name), (4, 8, 8)).draw(0, 0))
+
+
+@pytest.mark.parametrize("guidance", [1.0, 0.0, -3.0, 101.0, float("nan")])
+def test_no_teacher_draws_with_such_guidance(words: Path, folder: Path, guidance: float) -> None:
+    with pytest.raises(DataError, match=r"guidance is .*; a teacher's lies above 1 and at most at 100"):
+        own.Own(words, str(folder), guidance=guidance)
+
+
+def test_pictures_drawn_in_few_steps_or_painted_over_end_no_path(
+    drawn: TrainingSet, loaded: LoadedCheckpoint, words: Path, folder: Path, tmp_path: Path
+) -> None:
+    guided = own.Own(words, str(folder), size=64, limit=1, steps=1, guidance=5.0)
+    painted = prepare(
+        Restyled(guided, teacher("noir"), "noir", seed=0), tmp_path / "set", loaded, Wish(size=64), place=choose("cpu")
+    )
+    for data in (drawn, painted):
+        order = Order(data.bucket, None, 0, 1)
+        Feed(data, order, Told(), 0, CPU, drawn_by=loaded.info.key)  # type: ignore[arg-type]
+        with pytest.raises(
+            DataError, match="are not where a teacher's paths end; `laur data prepare own --guidance G`"
+        ):
+            Feed(data, order, Told(), 0, CPU, drawn_by=loaded.info.key, guided=True)  # type: ignore[arg-type]
+
+
+class Told:
+    """Conditions that say nothing."""
+
+    def conditions(self, indices: np.ndarray, draws: Draws) -> Conditions:
+        """See Conditioner."""
+        return Conditions(torch.zeros(len(indices), 1, 1))
+
+
 def test_the_feed_gives_the_noise_that_a_picture_began_with(
     drawn: TrainingSet, loaded: LoadedCheckpoint, tmp_path: Path
 ) -> None:
@@ -95,11 +143,6 @@ def test_the_feed_gives_the_noise_that_a_picture_began_with(
     )
     assert own.model_of(painted.info.source) == loaded.info.key
     order = Order(painted.bucket, None, 0, 3)
-
-    class Told:
-        def conditions(self, indices: np.ndarray, draws: Draws) -> Conditions:
-            return Conditions(torch.zeros(len(indices), 1, 1))
-
     batch, _ = Feed(painted, order, Told(), 0, CPU, drawn_by=loaded.info.key).batch(0, slice(0, 3))  # type: ignore[arg-type]
     assert batch.noise is not None
     for name, noise in zip(batch.names, batch.noise, strict=True):

@@ -80,6 +80,12 @@ def prepare(
     steps: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Of own pictures: steps; the model's own by default.")
     ] = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option(
+            metavar="G", help="Of own pictures: drawn as a teacher does, guided and without few-step adapter."
+        ),
+    ] = None,
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="That many pictures at most.")] = None,
     pixels: Annotated[bool, typer.Option("--pixels", help="Keep the pictures: for training an autoencoder.")] = False,
     text_states: Annotated[
@@ -97,7 +103,7 @@ def prepare(
     from laur.pipeline.device import choose
     from laur.pipeline.loading.load import load
 
-    drawn = (teacher, model, size, steps)
+    drawn = (teacher, model, size, steps, guidance)
     told = _Told(path, style or [], label, captions, trigger, licence, query, where or [], origin, limit, *drawn)
     source = _source(kind, told)
     from laur.train.data.maker import Wish, shard_for
@@ -149,6 +155,7 @@ class _Told:
     model: str
     size: int | None
     steps: int | None
+    guidance: float | None
 
 
 _USES = {
@@ -156,7 +163,7 @@ _USES = {
     "pack": {"styles"},
     "icons": {"styles", "origin"},
     "museum": {"query", "where", "origin"},
-    "own": {"teacher", "trigger", "steps"},
+    "own": {"teacher", "trigger", "steps", "guidance"},
 }
 _NAMES = {"styles": "--style", "origin": "--from"}
 
@@ -165,7 +172,7 @@ def _source(kind: str, told: _Told) -> Source:
     makers = {"folder": _folder, "pack": _pack, "icons": _icons, "museum": _museum, "own": _own}
     if kind not in makers:
         raise DataError(f"there is no source of kind {kind!r}; known are {', '.join(KINDS)}")
-    for name in ("styles", "label", "captions", "trigger", "licence", "query", "where", "origin", "teacher", "steps"):
+    for name in sorted(set[str]().union(*_USES.values())):
         given = getattr(told, name)
         if given and given != "auto" and name not in _USES[kind]:
             raise DataError(f"{_NAMES.get(name, f'--{name}')} does nothing for {kind}; leave it out")
@@ -208,7 +215,8 @@ def _own(told: _Told) -> Source:
     if bool(told.teacher) != bool(told.trigger):
         raise DataError("--teacher and --trigger go together: who paints, and the words that call the style")
     painter = teacher(told.teacher) if told.teacher else None
-    source = Own(told.path or Path(), told.model, size=told.size, limit=told.limit, steps=told.steps)
+    how: Any = {"size": told.size, "limit": told.limit, "steps": told.steps, "guidance": told.guidance}
+    source = Own(told.path or Path(), told.model, **how)
     return source if painter is None else Restyled(source, painter, told.trigger, seed=0)
 
 

@@ -59,6 +59,8 @@ class Batch:
     """(B, 3, H, W) in [-1, 1], where the objective asks for them beside the latents."""
     noise: Tensor | None = None
     """(B, C, h, w) float32, where the objective asks for it: what the model began with when it drew these pictures."""
+    guidance: float | None = None
+    """With which the model drew them, where it drew as a teacher."""
     names: tuple[str, ...] = ()
     """The samples' own names, for messages."""
 

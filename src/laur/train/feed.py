@@ -33,17 +33,24 @@ class Feed:
         *,
         pictures: bool = False,
         drawn_by: str = "",
+        guided: bool = False,
     ) -> None:
         """`pictures`: give them beside the latents; `drawn_by`: the key of the checkpoint that drew the pictures, where
-        what it began with shall be given too.
+        what it began with shall be given too; `guided`: it drew them as a teacher.
 
-        Errors: DataError where the set keeps no pictures, or where that model did not draw them.
+        Errors: DataError where the set keeps no pictures, or where that model did not draw them, or not as a teacher.
         """
         if drawn_by and own.model_of(data.info.source) != drawn_by:
             raise DataError(
                 f"the model did not draw the pictures of {data.folder} itself; `laur data prepare own` does"
             )
         self._noise = bool(drawn_by)
+        self._guidance = own.guidance_of(data.info.source)
+        if guided and self._guidance is None:
+            raise DataError(
+                f"the pictures of {data.folder} are not where a teacher's paths end; "
+                "`laur data prepare own --guidance G` draws such"
+            )
         if (pictures or conditioner is None) and not data.info.keeps_pixels:
             raise DataError(f"{data.folder} keeps no pictures, which this task needs; prepare it with --pixels")
         self._pictures = pictures
@@ -63,7 +70,7 @@ class Feed:
         conditions = self._conditioner.conditions(indices, draws)
         pictures = self._data.pixels(indices).to(self._device) if self._pictures else None
         noise = self._began(names, latents) if self._noise else None
-        return Batch(update, keys, latents, conditions, pictures, noise, names), draws
+        return Batch(update, keys, latents, conditions, pictures, noise, self._guidance, names), draws
 
     def _began(self, names: tuple[str, ...], latents: Tensor) -> Tensor:
         """What the model began with when it drew these."""

@@ -54,10 +54,21 @@ def assemble(
         objective = TASKS[config.task].build(config.objective, loaded, device)
     conditioner = _conditioner(config, data, loaded, device)
     pictures = getattr(objective, "needs_pictures", False)
-    drawn_by = loaded.info.key if getattr(objective, "needs_noise", False) else ""
+    guided = getattr(objective, "needs_paths", False)
+    drawn_by = loaded.info.key if guided or getattr(objective, "needs_noise", False) else ""
+    feed = Feed(
+        data,
+        _order(config, data),
+        conditioner,
+        config.seed,
+        device,
+        pictures=pictures,
+        drawn_by=drawn_by,
+        guided=guided,
+    )
     return Trainer(
         objective,
-        Feed(data, _order(config, data), conditioner, config.seed, device, pictures=pictures, drawn_by=drawn_by),
+        feed,
         config,
         folder,
         processes=processes,

@@ -59,6 +59,10 @@ class Pair:
     is_last: Tensor
     """bool: t < k, so that the path's end itself is the goal."""
 
+    def rows(self, places: Tensor) -> Pair:
+        """Those of some samples, by place (B',) int64."""
+        return Pair(self.t[places], self.earlier[places], self.is_last[places])
+
 
 def draw_pair(options: ConsistencyOptions, draws: Draws, timesteps: int) -> Pair:
     """Timesteps of arXiv 2310.04378, algorithm 1, drawn from the whole schedule rather than from every k-th."""
@@ -240,16 +244,16 @@ class Consistent:
         """The consistency function of a prediction."""
         return self.diffusion.consistency(prediction, x, t)
 
-    def disagreement(self, drawn: Drawn, x: Tensor, earlier: Tensor, end: Tensor) -> Loss:
-        """d(f(x, t), f_target(earlier, t - k)); where the path's end lies within k, f is pulled to `end` itself.
+    @torch.no_grad()
+    def ahead(self, pair: Pair, conditions: Conditions, w: Tensor, earlier: Tensor, end: Tensor) -> Tensor:
+        """Goals of f(x, t), (B, C, h, w): f_target(earlier, t - k), and `end` itself where the path ends within k."""
+        found = self.f(self.networks.target(earlier, pair.earlier, conditions, w), earlier, pair.earlier)
+        return torch.where(pair.is_last[:, None, None, None], end, found)
 
-        All three (B, C, h, w); the loss is a mean over samples, with the leak beside it.
-        """
-        pair, told, w = drawn.pair, drawn.conditions, drawn.w
-        with torch.no_grad():
-            ahead = self.f(self.networks.target(earlier, pair.earlier, told, w), earlier, pair.earlier)
-            goal = torch.where(pair.is_last[:, None, None, None], end, ahead)
-        found = self.f(self.networks.student(x, pair.t, told, w), x, pair.t)
+    def disagreement(self, drawn: Drawn, x: Tensor, goal: Tensor) -> Loss:
+        """d(f(x, t), goal), both (B, C, h, w): a mean over samples, with the leak beside it."""
+        pair = drawn.pair
+        found = self.f(self.networks.student(x, pair.t, drawn.conditions, drawn.w), x, pair.t)
         each = distance(self.options, found, goal)
         sigma = self.diffusion.levels(pair.t)[1]
         noise_left = leak(found, drawn.z, drawn.noise, sigma, pair=pair, part=self.options.boundary)

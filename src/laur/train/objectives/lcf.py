@@ -83,7 +83,8 @@ class FineTuning(Consistent):
         noise = draws.normal("noise", z.shape[1:])
         w = options.w_min + (options.w_max - options.w_min) * draws.uniform("guidance")
         x, earlier = (diffusion.noised(z, noise, t) for t in (pair.t, pair.earlier))
-        return self.disagreement(Drawn(z, noise, pair, conditions, w), x, earlier, end=z)
+        goal = self.ahead(pair, conditions, w, earlier, end=z)
+        return self.disagreement(Drawn(z, noise, pair, conditions, w), x, goal)
 
     def export(self, weights: Mapping[str, Tensor], folder: Path) -> Path:
         """A checkpoint's folder, or an adapter's file."""

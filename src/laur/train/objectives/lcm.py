@@ -26,6 +26,7 @@ from laur.train.objectives.consistency import (
     Consistent,
     Drawn,
     LoraNetworks,
+    Pair,
     WholeNetworks,
     draw_pair,
     within,
@@ -49,10 +50,15 @@ class DistillationOptions(ConsistencyOptions):
     own: float = 0.0
     """Part of the samples whose clean latent the slow target draws itself, from pure noise, in the steps that lead to
     the drawn timestep, in place of a picture of the set: then f learns where sampling takes it."""
+    ends: float = 0.0
+    """Part of the samples that go from pure noise straight to the picture that the teacher drew from it: the whole path
+    at once, where k timesteps at a time pass on a first step's errors (arXiv 2101.02388). Needs a set that the teacher
+    drew: `laur data prepare own --guidance G`."""
 
     def __post_init__(self) -> None:
         ConsistencyOptions.__post_init__(self)
         within("own", self.own, 0, 1)
+        within("ends", self.ends, 0, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +132,15 @@ def check_guidance(low: float, high: float) -> None:
         raise TrainingError(f"guidance w runs from {low:g} to {high:g}; take 0 <= w_min <= w_max <= 100")
 
 
+def check_ends(options: LcmOptions | LcmLoraOptions, guidance: float) -> None:
+    """Raise TrainingError where the teacher drew a set with another guidance than is distilled."""
+    if not options.w_min <= guidance - 1 <= options.w_max:
+        raise TrainingError(
+            f"the set was drawn with guidance {guidance:g}, but guidance {options.w_min + 1:g} to "
+            f"{options.w_max + 1:g} is distilled; draw it anew, or change w_min and w_max"
+        )
+
+
 class Distillation(Consistent):
     """The objective of both."""
 
@@ -143,21 +158,50 @@ class Distillation(Consistent):
     ) -> None:
         super().__init__(networks, diffusion, options)
         self._loaded = loaded
+        self.needs_paths = options.ends > 0
 
     def loss(self, batch: Batch, draws: Draws) -> Loss:
-        """Algorithm 1, with a tenth of the draws at the boundary."""
+        """Algorithm 1, with a tenth of the draws at the boundary; of the samples that `ends` takes, none of it but the
+        distance from f of the pure noise to the picture."""
         conditions = batch.conditions
         assert conditions is not None
-        options, diffusion, z = self.options, self.diffusion, batch.latents
+        options, diffusion = self.options, self.diffusion
         pair = draw_pair(options, draws, diffusion.timesteps)
-        noise = draws.normal("noise", z.shape[1:])
+        noise = draws.normal("noise", batch.latents.shape[1:])
         w = options.w_min + (options.w_max - options.w_min) * draws.uniform("guidance")
-        z = self._clean(z, conditions, draws, pair.t, w)
-        x = diffusion.noised(z, noise, pair.t)
+        drawn = Drawn(batch.latents, noise, pair, conditions, w)
+        at_once = draws.uniform("whose path") < options.ends
+        if not at_once.any():
+            x, goal, drawn = self._step(drawn, draws)
+            return self.disagreement(drawn, x, goal)
+        return self._mixed(drawn, draws, batch, at_once)
+
+    def _mixed(self, drawn: Drawn, draws: Draws, batch: Batch, at_once: Tensor) -> Loss:
+        """Some samples (B,) bool at once, the others by a step of the teacher."""
+        assert batch.noise is not None
+        assert batch.guidance is not None
+        check_ends(self.options, batch.guidance)
+        z, pair, w = drawn.z, drawn.pair, drawn.w.clone()
+        w[at_once] = batch.guidance - 1
+        t = torch.where(at_once, torch.full_like(pair.t, self.diffusion.timesteps - 1), pair.t)
+        x, goal, clean = batch.noise.clone(), z.clone(), z.clone()
+        rows = torch.nonzero(~at_once).flatten()
+        if len(rows):
+            some = Drawn(z[rows], drawn.noise[rows], pair.rows(rows), drawn.conditions.rows(rows), w[rows])
+            x[rows], goal[rows], stepped = self._step(some, Draws(draws.seed, draws.keys[rows], draws.device))
+            clean[rows] = stepped.z
+        mixed = Pair(t, pair.earlier, pair.is_last & ~at_once)
+        return self.disagreement(Drawn(clean, drawn.noise, mixed, drawn.conditions, w), x, goal)
+
+    def _step(self, drawn: Drawn, draws: Draws) -> tuple[Tensor, Tensor, Drawn]:
+        """x_t, the goal of f there after one step of the guided teacher, and what x_t was made of."""
+        pair, conditions, w, diffusion = drawn.pair, drawn.conditions, drawn.w, self.diffusion
+        z = self._clean(drawn.z, conditions, draws, pair.t, w)
+        x = diffusion.noised(z, drawn.noise, pair.t)
         with torch.no_grad():
             x0, eps = diffusion.split(self._guided(x, pair.t, conditions, w), x, pair.t)
-            earlier = diffusion.ddim(x0, eps, pair.earlier)
-        return self.disagreement(Drawn(z, noise, pair, conditions, w), x, earlier, end=x0)
+            goal = self.ahead(pair, conditions, w, diffusion.ddim(x0, eps, pair.earlier), end=x0)
+        return x, goal, Drawn(z, drawn.noise, pair, conditions, w)
 
     def _clean(self, z: Tensor, conditions: Conditions, draws: Draws, t: Tensor, w: Tensor) -> Tensor:
         """z (B, C, h, w), in the part that `own` says drawn by the target."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from laur.core.errors import DataError
 from laur.train.data.picture import Drawn, unit
 from laur.train.data.reader import TrainingSet
 
@@ -35,6 +36,13 @@ _SEEDS = 2**31
 def seed_of(name: str) -> int:
     """Of the noise that a picture of this name begins with."""
     return int(unit(KIND, name) * _SEEDS)
+
+
+def guidance_of(source: Mapping[str, Any]) -> float | None:
+    """With which a teacher drew a set's pictures, so that each is the end of the path of its noise; None where it was
+    drawn in few steps, or where something was painted over it."""
+    found = source.get("guidance") if source.get("kind") == KIND else None
+    return None if found is None else float(found)
 
 
 def model_of(source: Mapping[str, Any]) -> str | None:
@@ -79,12 +87,17 @@ class Own:
         size: int | None = None,
         limit: int | None = None,
         steps: int | None = None,
+        guidance: float | None = None,
     ) -> None:
         """`words`: a prepared set, of which captions and names are taken; `model` draws as it does by default, in its
-        own few steps or in `steps`, `size` pixels a side (its own where None). Errors: DataError, those of loading.
+        own few steps or in `steps`, `size` pixels a side (its own where None). With `guidance` (classifier-free, above
+        1) it draws without its few-step adapter, as a teacher: then a picture is the end of the path of its noise, and
+        distillation may go there at once. Errors: DataError, those of loading.
         """
+        if guidance is not None and not 1 < guidance <= 100:
+            raise DataError(f"guidance is {guidance:g}; a teacher's lies above 1 and at most at 100")
         self._set = TrainingSet.open(words)
-        self._model, self._size, self._steps = model, size, steps
+        self._model, self._size, self._steps, self._guidance = model, size, steps, guidance
         count = len(self._set)
         self._places = np.arange(count) if limit is None or limit >= count else np.arange(limit) * count // limit
 
@@ -100,9 +113,15 @@ class Own:
 
     def describe(self) -> Mapping[str, Any]:
         """See Source."""
-        told = {"words": self._set.info.key, "pictures": len(self), "size": self._size or self._info.native_size}
+        told: dict[str, Any] = {
+            "words": self._set.info.key,
+            "pictures": len(self),
+            "size": self._size or self._info.native_size,
+        }
         if self._steps is not None:
             told["steps"] = self._steps
+        if self._guidance is not None:
+            told["guidance"] = self._guidance
         return {"kind": KIND, "model": self._info.key, **told}
 
     def __len__(self) -> int:
@@ -121,8 +140,11 @@ class Own:
         names = self._set.names(places)
         captions = [_one(name, texts) for name, texts in zip(names, self._set.captions(places), strict=True)]
         side = self._size or self._info.native_size
+        how: dict[str, Any] = {"width": side, "height": side, "steps": self._steps}
+        if self._guidance is not None:
+            how |= {"guidance": self._guidance, "adapters": ()}
         recipes = [
-            Recipe(prompt=plain_prompt(caption), seed=seed_of(name), width=side, height=side, steps=self._steps)
+            Recipe(prompt=plain_prompt(caption), seed=seed_of(name), **how)
             for name, caption in zip(names, captions, strict=True)
         ]
         for name, caption, picture in zip(names, captions, self._engine.pictures(recipes), strict=True):
