@@ -73,6 +73,43 @@ def test_the_last_step_lands_on_its_x0(name: str) -> None:
         assert (last.a, last.b, last.c, last.d) == pytest.approx((last.p, last.q, 0, 0), abs=1e-12)
 
 
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize(
+    ("steps", "eta", "shares"),
+    [
+        (2, 0.0, [0.0]),
+        (2, 0.4, [0.4]),
+        (3, 0.0, [1.0, 0.0]),
+        (4, 0.0, [1.0, 0.5, 0.0]),
+        (4, 0.4, [1.0, 0.7, 0.4]),
+        (5, 1.0, [1.0, 1.0, 1.0, 1.0]),
+    ],
+)
+def test_lcm_s_later_steps_keep_a_growing_part_of_the_noise_that_was_there(
+    prediction: str, steps: int, eta: float, shares: list[float]
+) -> None:
+    """Step by step, for a perfect network: alpha' x0 + sigma' (sqrt(1 - share²) noise + share · fresh)."""
+    table = build_table("lcm", SD, prediction=prediction, steps=steps, eta=eta)
+    generator = torch.Generator().manual_seed(3)
+    picture, noise = torch.randn((2, 4, 8, 8), generator=generator, dtype=torch.float64)
+    x = table.steps[0].alpha * picture + table.steps[0].sigma * noise
+    for step, after, share in zip(table.steps, table.steps[1:], shares, strict=False):
+        fresh = torch.randn(x.shape, generator=generator, dtype=torch.float64)
+        assert step.draws == (share > 0)
+        x, found = advance(step, x, exact(step, prediction, x, picture), fresh, None)
+        assert float((found - picture).abs().max()) < 1e-4  # the boundary's c_skip lets a little noise pass
+        noise = math.sqrt(1 - share**2) * noise + share * fresh
+        assert float((x - after.alpha * picture - after.sigma * noise).abs().max()) < 1e-4
+    assert not table.steps[-1].draws
+    assert len(shares) == steps - 1
+
+
+def test_lcm_with_all_of_its_noise_fresh_is_the_paper_s() -> None:
+    assert build_table("lcm", SD, prediction="epsilon", steps=8, eta=1.0) == build_table(
+        "lcm", SD, prediction="epsilon", steps=8
+    )
+
+
 def _gaussian_error(name: str, steps: int) -> float:
     """Distance from the exact flow of N(0, 1/4) between timesteps 900 and 100, in float64."""
     deviation = 0.5
@@ -167,7 +204,8 @@ def test_a_missing_draw_is_a_bug_that_says_so() -> None:
         ("lcm", {"timesteps": (900, 900, 100, 1)}, RecipeError, "must fall"),
         ("euler", {"timesteps": (1000, 900, 100, 1)}, RecipeError, "from 0 to 999"),
         ("euler", {"timesteps": (900, 800, 100, -1)}, RecipeError, "from 0 to 999"),
-        ("lcm", {"eta": 0.5}, RecipeError, "lcm has no eta; leave it out or use tcd or ddim"),
+        ("euler", {"eta": 0.5}, RecipeError, "euler has no eta; leave it out or use lcm, tcd or ddim"),
+        ("lcm", {"eta": -0.1}, RecipeError, "eta is -0.1; it must be from 0 to 1"),
         ("ddim", {"eta": 1.5}, RecipeError, "eta is 1.5; it must be from 0 to 1"),
         ("euler", {"original_inference_steps": 50}, RecipeError, "euler has no original_inference_steps"),
     ],

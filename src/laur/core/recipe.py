@@ -75,7 +75,7 @@ class Recipe:
     """LCM and TCD: the teacher's schedule that the few steps are picked from (50); the model's whole number of
     timesteps (1000) picks from all of them."""
     eta: float | None = None
-    """DDIM's eta, TCD's gamma: 0 is deterministic."""
+    """DDIM's eta, TCD's gamma: 0 is deterministic. For LCM the share of fresh noise after its last but one step."""
     prediction: str | None = None
     """epsilon, v_prediction or sample, where the checkpoint's file cannot tell."""
     refiner: str | None = None

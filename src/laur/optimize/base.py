@@ -28,7 +28,7 @@ class Recommendation:
     """The classifier-free scale; 1 is no guidance."""
     timesteps: tuple[int, ...] | None = None
     eta: float | None = None
-    """DDIM's eta, or TCD's gamma."""
+    """DDIM's eta, TCD's gamma, or what LCM ends with."""
     trailing: bool = False
     """Whether its steps, however many, end each equal part of the schedule: 999, 749, 499, 249 for 4 of 1000."""
     weight: float = 1.0

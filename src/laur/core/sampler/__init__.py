@@ -12,5 +12,5 @@ SAMPLERS: tuple[str, ...] = ("lcm", "tcd", "ddim", "euler", "dpm++2m")
 DISTILLED: frozenset[str] = frozenset({"lcm", "tcd"})
 """Samplers that need a consistency model: without one, or an adapter that makes one, they draw noise."""
 
-DEFAULT_ETA: dict[str, float] = {"tcd": 0.3, "ddim": 0.0}
+DEFAULT_ETA: dict[str, float] = {"lcm": 1.0, "tcd": 0.3, "ddim": 0.0}
 """The samplers that have an eta, and its value when a Recipe gives none."""

@@ -60,7 +60,7 @@ def build_table(
         set_alpha_to_one: DDIM ends without noise, not at timestep 0.
         timesteps: custom timesteps, falling; not for `ddim`.
         original_inference_steps: `lcm` and `tcd`: steps of the teacher's schedule (50) that the few are picked from.
-        eta: DDIM's eta or TCD's gamma; None takes `DEFAULT_ETA`.
+        eta: DDIM's eta, TCD's gamma, or the part of fresh noise that LCM ends with; None takes `DEFAULT_ETA`.
         strength: `lcm` and `tcd`: all steps lie in this lower part of the schedule (diffusers'
             `LCMScheduler.set_timesteps(strength=)`). `last_steps` is the other way to begin from a picture.
 
@@ -132,7 +132,8 @@ def _check_request(name: str, request: TableRequest, eta: float | None) -> None:
     if not 0.0 <= request.eta <= 1.0:
         raise RecipeError(f"eta is {request.eta:g}; it must be from 0 to 1")
     if eta is not None and name not in DEFAULT_ETA:
-        raise RecipeError(f"sampler {name} has no eta; leave it out or use {' or '.join(DEFAULT_ETA)}")
+        known = list(DEFAULT_ETA)
+        raise RecipeError(f"sampler {name} has no eta; leave it out or use {', '.join(known[:-1])} or {known[-1]}")
     if request.strength < 1 and (request.timesteps is not None or not sampler.original_inference_steps):
         raise ValueError("only lcm and tcd, picking their own timesteps, have a strength")
     if request.original_inference_steps is not None and not sampler.original_inference_steps:
