@@ -1,6 +1,6 @@
 """Do few steps keep the colour that a prompt names?
 
-    python benchmarks/colour_words.py [--adapter FILE …] [--seeds 2]
+    python benchmarks/colour_words.py [--adapter FILE …] [--eta 0 …] [--seeds 2]
 
 "red heart, fluent 3d", "blue car, twemoji" …: of the pixels that are not background, the share that lies nearer to the
 named colour than to any other that captions name. The teacher (30 steps, guidance 4) and an LCM-LoRA at 1, 2, 4 and 8
@@ -53,6 +53,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--adapter", action="append", default=[], help="LCM-LoRAs (default: mini's own)")
+    parser.add_argument("--eta", type=float, action="append", default=[], help="of LCM's sampler, beside its usual 1")
     parser.add_argument("--seeds", type=int, default=2, help="pictures of each prompt")
     parser.add_argument("--out", type=Path, default=None, help="where the JSON goes (default: benchmarks/results)")
     args = parser.parse_args()
@@ -60,10 +61,12 @@ def main() -> None:
     figures: dict[str, Any] = {"pictures_each": len(COLOURS) * len(THINGS) * args.seeds}
     for adapter in args.adapter or ["lcm-lora-mini"]:
         few = {"guidance": 1.0, "sampler": "lcm", "adapters": (AdapterRef(name=adapter),)}
-        for steps in STEPS:
-            name = f"{Path(adapter).stem}, {steps} step{'s' * (steps > 1)}"
-            figures[name] = measure(engine, args.seeds, steps=steps, **few)
-            print(name, figures[name], flush=True)
+        for eta in [None, *args.eta]:
+            for steps in STEPS[eta is not None :]:  # a single step has no noise to add
+                of = f", eta {eta:g}" if eta is not None else ""
+                name = f"{Path(adapter).stem}, {steps} step{'s' * (steps > 1)}{of}"
+                figures[name] = measure(engine, args.seeds, steps=steps, eta=eta, **few)
+                print(name, figures[name], flush=True)
     teacher = {"guidance": 4.0, "sampler": "dpm++2m", "adapters": ()}
     figures["teacher, 30 steps"] = measure(engine, args.seeds, steps=30, **teacher)
     report("colour_words", __doc__.splitlines()[0] if __doc__ else "", figures, args.out)

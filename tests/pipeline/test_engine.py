@@ -29,6 +29,7 @@ MIXED = [
     recipe("fox " * 40, seed=3),
     recipe("a (green:1.4) tree, noto", seed=4, width=200, height=120),
     recipe("rocket", seed=5, sampler="ddim", steps=3, guidance=4.0),
+    recipe("red heart", seed=6, steps=4, eta=0.0),
 ]
 
 
@@ -63,6 +64,20 @@ def test_a_late_arrival_changes_nobody(engine32: Engine) -> None:
     # it was finished while the first was still drawing: nobody waits for a batch to end
     order = [event.ticket for event in events if isinstance(event, Done)]
     assert order == [late, early]
+
+
+def test_lcm_with_less_fresh_noise_begins_as_the_paper_s_does_and_is_written_down(engine32: Engine) -> None:
+    paper, kept = recipe(steps=3), recipe(steps=3, eta=0.0)
+    assert engine32.resolve(paper).recipe.eta is None  # as ever
+    assert engine32.resolve(kept).recipe.eta == 0.0
+    assert np.array_equal(pixels(engine32, [recipe(steps=3, eta=1.0)])[0], pixels(engine32, [paper])[0])
+    seen = {}
+    for one in (paper, kept):
+        drawing = Engine("mini", library=engine32.library, previews=True)
+        seen[one.eta] = [event.preview() for event in drawing.stream([one]) if isinstance(event, Progress)]
+    first, last = ([psnr(a, b) for a, b in zip(*seen.values(), strict=True)][at] for at in (1, 2))
+    assert first > 60  # fresh noise after the first step in both
+    assert last < 60
 
 
 def test_progress_counts_and_previews(engine32: Engine) -> None:

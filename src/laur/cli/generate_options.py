@@ -155,7 +155,12 @@ OriginalSteps = Annotated[
 ]
 Eta = Annotated[
     float | None,
-    typer.Option(parser=number, metavar="0..1", help="Noise in DDIM; gamma of TCD.", rich_help_panel=SAMPLING),
+    typer.Option(
+        parser=number,
+        metavar="0..1",
+        help="Noise in DDIM; gamma of TCD; fresh noise that LCM ends with.",
+        rich_help_panel=SAMPLING,
+    ),
 ]
 GuidanceRescale = Annotated[
     float | None,

@@ -121,10 +121,13 @@ def _fill(recipe: Recipe, checkpoint: Checkpoint, adapters: list[tuple[AdapterRe
 
 
 def _eta(recipe: Recipe, sampler: str, fast: Recommendation | None) -> float | None:
-    """The wish, else the accelerator's, else the sampler's own; None for samplers that have none."""
+    """The wish, else the accelerator's, else the sampler's own; None for samplers that have none, and for LCM as the
+    paper has it, which recipes have always called by its name alone."""
     if recipe.eta is not None:
         return recipe.eta
-    return fast.eta if fast is not None and fast.eta is not None else DEFAULT_ETA.get(sampler)
+    if fast is not None and fast.eta is not None:
+        return fast.eta
+    return None if sampler == "lcm" else DEFAULT_ETA.get(sampler)
 
 
 def _original_steps(recipe: Recipe, sampler: str) -> int | None:
