@@ -10,8 +10,9 @@ DEPLOY_READY := .venv-deploy/.ready-$(shell cat deploy/requirements.txt 2>/dev/n
 demo: setup
 	$(BIN)/laur generate "red heart, fluent 3d" --seed 7 --out out/demo.png
 
+# a process for each core, each with one thread; tests move between them, as some take a second and some a minute
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 check: setup
 	$(BIN)/ruff format --check .

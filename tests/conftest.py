@@ -1,14 +1,17 @@
-"""What all tests share: no network, two threads, and a cache of their own, in which `mini` is expanded once."""
+"""What all tests share: no network, few threads, and a cache of their own, in which `mini` is expanded once."""
 
 import atexit
+import logging
 import os
 import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-THREADS = int(os.environ.get("LAUR_TEST_THREADS", "2"))
+# where several processes share the machine out, each has a thread
+THREADS = int(os.environ.get("LAUR_TEST_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2"))
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -44,3 +47,13 @@ def _threads() -> None:
     import torch
 
     torch.set_num_threads(THREADS)
+
+
+@pytest.fixture(autouse=True)
+def _logs() -> Iterator[None]:
+    """Commands that serve send all logs of the process to standard error, here that of one test."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)

@@ -35,14 +35,14 @@ def _filled(module: nn.Module) -> nn.Module:
     return module
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
     with init_empty_weights():
         unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(SD1 / "unet"))
         vae = AutoencoderKL.from_config(AutoencoderKL.load_config(SD1 / "vae"))
         text = CLIPTextModel(CLIPTextConfig.from_pretrained(SD1 / "text_encoder"))
     parts = {"unet": _filled(unet), "vae": _filled(vae), "text_encoder": _filled(text)}
-    path = tmp_path_factory.mktemp("full") / "sd15.safetensors"
+    path = tmp_path / "sd15.safetensors"
     save_file(to_original("sd1", parts), path)
     return path
 
