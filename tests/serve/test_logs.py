@@ -153,6 +153,19 @@ def test_json_has_what_was_given_and_hides_what_must_not_be_seen():
     assert "hidden" not in stream.getvalue()
 
 
+def test_a_line_goes_where_standard_error_is_by_then(monkeypatch):
+    """What it was at the start may be closed, and is forgotten."""
+    first, second = io.StringIO(), io.StringIO()
+    monkeypatch.setattr(sys, "stderr", first)
+    set_up(LogFormat.JSON)
+    logging.getLogger("x").info("one")
+    monkeypatch.setattr(sys, "stderr", second)
+    said = first.getvalue()
+    first.close()
+    logging.getLogger("x").info("two")
+    assert [json.loads(text)["message"] for text in (said, second.getvalue())] == ["one", "two"]
+
+
 def test_all_of_a_servers_lines_are_json(tmp_path):
     """Uvicorn's own too: it complains of what is no HTTP."""
     port = free_port()

@@ -84,9 +84,21 @@ def _printable(text: str) -> str:
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
+class ToStandardError(logging.Handler):
+    """Whatever standard error is when a line is written: what it was at the start may be closed by then."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See logging.Handler."""
+        try:
+            sys.stderr.write(self.format(record) + "\n")
+            sys.stderr.flush()
+        except Exception:  # as logging's own handlers: a line that cannot be written ends nothing
+            self.handleError(record)
+
+
 def set_up(form: LogFormat = LogFormat.TEXT, stream: TextIO | None = None) -> None:
     """Send all logs of this process, other packages' too, to standard error (or `stream`) in one form."""
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = logging.StreamHandler(stream) if stream else ToStandardError()
     handler.setFormatter(JsonFormatter() if form is LogFormat.JSON else TextFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
