@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, LCMScheduler
+from diffusers import LCMScheduler
 from diffusers.pipelines.latent_consistency_models.pipeline_latent_consistency_text2img import (
     LatentConsistencyModelPipeline,
 )
-from torch import Tensor
+from literal_lcm import COUNT, CPU, Literal, conditions_of, disturbed, merged, some_batch
 
 from helpers.tiny import tiny_folder
 from laur.core.errors import TrainingError
 from laur.pipeline.loading.load import LoadedCheckpoint, load
-from laur.train.batch import Batch, Conditions
+from laur.train.batch import Conditions
 from laur.train.draws import Draws
 from laur.train.objectives import lcf, lcm
 from laur.train.objectives.consistency import ConsistencyOptions, LoraNetworks, WholeNetworks, draw_pair
-from laur.train.objectives.lora import Lora
 from laur.train.objectives.networks import Diffusion, predict
-
-CPU = torch.device("cpu")
-COUNT = 12
-"""Samples of a batch: with a fixed seed, boundary, last and ordinary draws are all among them."""
 
 
 @pytest.fixture(scope="module", params=["sd1", "sd2", "sdxl"])
@@ -39,97 +33,6 @@ def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture(scope="module")
 def sd1(tmp_path_factory: pytest.TempPathFactory) -> LoadedCheckpoint:
     return load(str(tiny_folder("sd1", tmp_path_factory.mktemp("checkpoint") / "sd1")))
-
-
-def some_batch(loaded: LoadedCheckpoint, keys: range = range(COUNT)) -> tuple[Batch, Draws]:
-    """Latents and conditions of the family's shapes; a function of each key."""
-    numbers = torch.tensor(list(keys))
-    draws = Draws(5, numbers)
-    unet = loaded.unet()
-    width = unet.config["cross_attention_dim"]
-    width = max(width) if isinstance(width, list | tuple) else width
-    pooled = size_ids = None
-    if loaded.info.family.is_xl:
-        inside = unet.config["projection_class_embeddings_input_dim"]
-        pooled = draws.normal("pooled", (inside - 6 * 256,))
-        size_ids = torch.tensor([[64.0, 64, 0, 0, 64, 64]]).expand(len(numbers), 6)
-    conditions = Conditions(draws.normal("context", (77, width)), None, pooled, size_ids)
-    return Batch(0, numbers, draws.normal("latent", (4, 8, 8)), conditions), Draws(9, numbers)
-
-
-def disturbed(lora: Lora) -> None:
-    """Factors that matter, and a target that differs from them."""
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for layer in lora.layers.values():
-            layer.up.normal_(std=0.1)
-            assert layer.target_up is not None
-            layer.target_up.copy_(layer.up + 0.05 * torch.randn_like(layer.up))
-
-
-def merged(loaded: LoadedCheckpoint, lora: Lora, *, target: bool) -> Any:
-    """A network of its own whose weights hold the factors."""
-    unet = copy.deepcopy(loaded.unet()).float()
-    for name, layer in lora.layers.items():
-        up, down = (layer.target_up, layer.target_down) if target else (layer.up, layer.down)
-        assert up is not None
-        assert down is not None
-        weight = unet.get_submodule(name).weight
-        weight.data += lora.scale * (up.detach() @ down.detach()).view_as(weight)
-    return unet
-
-
-class Literal:
-    """Algorithm 1 and algorithm 4 of arXiv 2310.04378, sample by sample, with diffusers' schedulers."""
-
-    def __init__(self, loaded: LoadedCheckpoint) -> None:
-        config = {**loaded_scheduler(loaded), "timestep_spacing": "trailing"}
-        self.ddim = DDIMScheduler.from_config({**config, "set_alpha_to_one": False})
-        self.lcm = LCMScheduler.from_config({**config, "original_inference_steps": 50})
-
-    def f(self, unet: Any, x: Tensor, t: int, conditions: Conditions, w: Tensor | None = None) -> Tensor:
-        """The consistency function by LCMScheduler's boundary and its own x0."""
-        prediction = predict(unet, x, torch.tensor([t]), conditions, w)
-        c_skip, c_out = self.lcm.get_scalings_for_boundary_condition_discrete(torch.tensor(t))
-        return c_skip * x + c_out * self.x0(prediction, x, t)
-
-    def x0(self, prediction: Tensor, x: Tensor, t: int) -> Tensor:
-        """DDIMScheduler's."""
-        alpha = self.ddim.alphas_cumprod[t]
-        if self.ddim.config["prediction_type"] == "epsilon":
-            return (x - (1 - alpha) ** 0.5 * prediction) / alpha**0.5
-        return alpha**0.5 * x - (1 - alpha) ** 0.5 * prediction
-
-    def ddim_step(self, prediction: Tensor, x: Tensor, t: int, earlier: int) -> Tensor:
-        """One step of DDIMScheduler between two timesteps that its own grid need not hold."""
-        count = self.ddim.config["num_train_timesteps"]
-        self.ddim.num_inference_steps = count
-        alpha_earlier = self.ddim.alphas_cumprod[earlier].clone()
-        # the scheduler steps by one timestep: its table is given the wanted alpha there
-        table = self.ddim.alphas_cumprod.clone()
-        table[t - 1] = alpha_earlier
-        self.ddim.alphas_cumprod, kept = table, self.ddim.alphas_cumprod
-        found = self.ddim.step(prediction, t, x, eta=0.0).prev_sample
-        self.ddim.alphas_cumprod = kept
-        return found
-
-    def noised(self, z: Tensor, noise: Tensor, t: int) -> Tensor:
-        """DDIMScheduler's."""
-        return self.ddim.add_noise(z, noise, torch.tensor([t]))  # pyright: ignore[reportArgumentType]
-
-
-def loaded_scheduler(loaded: LoadedCheckpoint) -> dict[str, Any]:
-    """The checkpoint's schedule in diffusers' words."""
-    schedule = loaded.info.schedule
-    return {
-        "beta_start": schedule.beta_start,
-        "beta_end": schedule.beta_end,
-        "beta_schedule": schedule.beta_schedule,
-        "num_train_timesteps": schedule.num_train_timesteps,
-        "rescale_betas_zero_snr": schedule.rescale_betas_zero_snr,
-        "prediction_type": loaded.info.prediction,
-        "clip_sample": False,
-    }
 
 
 def test_the_loss_is_algorithm_1(loaded: LoadedCheckpoint) -> None:
@@ -168,69 +71,6 @@ def test_the_loss_is_algorithm_1(loaded: LoadedCheckpoint) -> None:
     assert float(found.total) == pytest.approx(sum(losses) / COUNT, rel=2e-4)
 
 
-@pytest.mark.parametrize("ends", [0.5, 1.0])
-def test_some_samples_go_from_pure_noise_to_what_the_teacher_drew_of_it(loaded: LoadedCheckpoint, ends: float) -> None:
-    """Those by the formula, with a student of its own; the others as they are without them, whoever stands beside."""
-    options = lcm.LcmLoraOptions(rank=4, skip=20, boundary=0.3, last=0.2, own=0.3, ends=ends)
-    objective = lcm.build_lora(options, loaded, CPU)
-    assert objective.needs_paths
-    assert isinstance(objective.networks, LoraNetworks)
-    disturbed(objective.networks.lora)
-    plain, draws = some_batch(loaded)
-    began = Draws(6, plain.keys).normal("began", (4, 8, 8))
-    batch = replace(plain, noise=began, guidance=4.0)
-    at_once = draws.uniform("whose path") < ends
-    assert 0 < int(at_once.sum()) <= COUNT
-    assert bool((~at_once).any()) == (ends < 1)
-    student = merged(loaded, objective.networks.lora, target=False)
-    literal = Literal(loaded)
-    usual = lcm.build_lora(replace(options, ends=0.0), loaded, CPU)
-    assert not usual.needs_paths
-    usual.networks = objective.networks
-    with torch.no_grad():
-        found = objective.loss(batch, draws)
-        losses: list[float] = []
-        for i in range(COUNT):
-            row = slice(i, i + 1)
-            if at_once[i]:
-                ended = literal.f(student, began[row], 999, conditions_of(batch, i))
-                losses.append(float((ended - batch.latents[row]).square().mean()))
-            else:
-                one = replace(
-                    plain, keys=plain.keys[row], latents=plain.latents[row], conditions=conditions_of(plain, i)
-                )
-                losses.append(float(usual.loss(one, draws[row]).total))
-    assert float(found.total) == pytest.approx(sum(losses) / COUNT, rel=2e-4)
-
-
-def test_a_whole_lcm_is_told_the_guidance_that_the_teacher_drew_with(sd1: LoadedCheckpoint) -> None:
-    objective = lcm.build(lcm.LcmOptions(ends=1.0), sd1, CPU)
-    assert isinstance(objective.networks, WholeNetworks)
-    torch.manual_seed(0)
-    torch.nn.init.normal_(objective.networks.model.time_embedding.cond_proj.weight)  # type: ignore[union-attr]
-    plain, draws = some_batch(sd1)
-    batch = replace(plain, noise=Draws(6, plain.keys).normal("began", (4, 8, 8)), guidance=8.0)
-    t = torch.full((COUNT,), 999)
-    told = batch.conditions
-    assert batch.noise is not None and told is not None
-    with torch.no_grad():
-        loss = objective.loss(batch, draws).total
-        said = [objective.networks.student(batch.noise, t, told, torch.full((COUNT,), w)) for w in (7.0, 8.0)]
-        right, wrong = ((objective.f(v, batch.noise, t) - batch.latents).square().mean() for v in said)
-    assert float(loss) == pytest.approx(float(right), rel=1e-5)
-    assert float(loss) != pytest.approx(float(wrong), rel=1e-3)
-
-
-def test_a_set_that_another_guidance_drew_is_refused(sd1: LoadedCheckpoint) -> None:
-    objective = lcm.build_lora(lcm.LcmLoraOptions(rank=2, ends=1.0), sd1, CPU)
-    plain, draws = some_batch(sd1)
-    batch = replace(plain, noise=torch.zeros_like(plain.latents), guidance=7.5)
-    with pytest.raises(
-        TrainingError, match=r"drawn with guidance 7\.5, but guidance 3\.5 to 4\.5 is distilled; draw it"
-    ):
-        objective.loss(batch, draws)
-
-
 @pytest.mark.parametrize("whole", [False, True])
 def test_fine_tuning_is_algorithm_4(loaded: LoadedCheckpoint, *, whole: bool) -> None:
     options = lcf.LcfOptions(rank=4, skip=20, boundary=0.3, last=0.2, whole=whole)
@@ -264,12 +104,6 @@ def test_fine_tuning_is_algorithm_4(loaded: LoadedCheckpoint, *, whole: bool) ->
             goal = z if n < 0 else literal.f(target, literal.noised(z, eps, n), n, told)
             losses.append(float((later - goal).square().mean()))
     assert float(found.total) == pytest.approx(sum(losses) / COUNT, rel=2e-4)
-
-
-def conditions_of(batch: Batch, place: int) -> Conditions:
-    """One sample's."""
-    assert batch.conditions is not None
-    return batch.conditions.rows(torch.tensor([place]))
 
 
 def test_slices_average_to_the_whole(sd1: LoadedCheckpoint) -> None:

@@ -11,6 +11,7 @@ import torch
 from tiny_set import tiny_set
 
 from helpers.tiny import tiny_folder
+from laur.cli.app import run
 from laur.core.errors import DataError
 from laur.core.noise import Noise
 from laur.core.recipe import Recipe
@@ -94,7 +95,7 @@ def test_a_teacher_draws_guided_and_without_the_few_step_adapter(
     assert np.array_equal(picture.pixels, np.asarray(Engine(str(folder)).pictures([recipe])[0].pixels))
     data = prepare(source, tmp_path / "set", loaded, Wish(size=64), place=choose("cpu"))
     order = Order(data.bucket, None, 0, 1)
-    feed = Feed(data, order, Told(), 0, CPU, drawn_by=loaded.info.key, guided=True)  # type: ignore[arg-type]
+    feed = Feed(data, order, Told(), 0, CPU, drawn_by=loaded.info.key, paths_of=(5.0, 5.0))  # type: ignore[arg-type]
     batch, _ = feed.batch(0, slice(0, 1))
     assert batch.guidance == 5.0
     assert batch.noise is not None
@@ -120,7 +121,23 @@ def test_pictures_drawn_in_few_steps_or_painted_over_end_no_path(
         with pytest.raises(
             DataError, match="are not where a teacher's paths end; `laur data prepare own --guidance G`"
         ):
-            Feed(data, order, Told(), 0, CPU, drawn_by=loaded.info.key, guided=True)  # type: ignore[arg-type]
+            Feed(data, order, Told(), 0, CPU, drawn_by=loaded.info.key, paths_of=(1.0, 9.0))  # type: ignore[arg-type]
+
+
+def test_a_set_that_another_guidance_drew_is_refused_in_one_line(
+    words: Path, folder: Path, loaded: LoadedCheckpoint, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    source = own.Own(words, str(folder), size=64, limit=1, steps=1, guidance=7.5)
+    data = prepare(source, tmp_path / "set", loaded, Wish(size=64), place=choose("cpu")).folder
+    command = ["train", "lcm-lora", "--model", str(folder), "--data", str(data), "--out", str(tmp_path / "run")]
+    options = ["--device", "cpu", "--batch", "1", "--updates", "1", "--set", "objective.rank=2"]
+    assert run([*command, *options, "--set", "objective.ends=0.5"]) == 2
+    told = capfd.readouterr().err
+    assert (
+        f"{data} was drawn with guidance 7.5, but guidance 3.5 to 4.5 is distilled; "
+        "draw it anew, or change w_min and w_max\n"
+    ) in told
+    assert "Traceback" not in told
 
 
 class Told:

@@ -33,12 +33,12 @@ class Feed:
         *,
         pictures: bool = False,
         drawn_by: str = "",
-        guided: bool = False,
+        paths_of: tuple[float, float] | None = None,
     ) -> None:
         """`pictures`: give them beside the latents; `drawn_by`: the key of the checkpoint that drew the pictures, where
-        what it began with shall be given too; `guided`: it drew them as a teacher.
+        what it began with shall be given too; `paths_of`: it drew them as a teacher, with a guidance between these.
 
-        Errors: DataError where the set keeps no pictures, or where that model did not draw them, or not as a teacher.
+        Errors: DataError where the set keeps no pictures, or where that model did not draw them, or not so.
         """
         if drawn_by and own.model_of(data.info.source) != drawn_by:
             raise DataError(
@@ -46,11 +46,8 @@ class Feed:
             )
         self._noise = bool(drawn_by)
         self._guidance = own.guidance_of(data.info.source)
-        if guided and self._guidance is None:
-            raise DataError(
-                f"the pictures of {data.folder} are not where a teacher's paths end; "
-                "`laur data prepare own --guidance G` draws such"
-            )
+        if paths_of:
+            _check_paths(data, self._guidance, *paths_of)
         if (pictures or conditioner is None) and not data.info.keeps_pixels:
             raise DataError(f"{data.folder} keeps no pictures, which this task needs; prepare it with --pixels")
         self._pictures = pictures
@@ -76,3 +73,16 @@ class Feed:
         """What the model began with when it drew these."""
         shape = (latents.shape[1], latents.shape[2], latents.shape[3])
         return torch.stack([Noise(own.seed_of(name), shape).draw(0, 0) for name in names]).to(latents)
+
+
+def _check_paths(data: TrainingSet, guidance: float | None, low: float, high: float) -> None:
+    if guidance is None:
+        raise DataError(
+            f"the pictures of {data.folder} are not where a teacher's paths end; "
+            "`laur data prepare own --guidance G` draws such"
+        )
+    if not low <= guidance <= high:
+        raise DataError(
+            f"{data.folder} was drawn with guidance {guidance:g}, but guidance {low:g} to {high:g} is distilled; "
+            "draw it anew, or change w_min and w_max"
+        )

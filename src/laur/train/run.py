@@ -54,8 +54,8 @@ def assemble(
         objective = TASKS[config.task].build(config.objective, loaded, device)
     conditioner = _conditioner(config, data, loaded, device)
     pictures = getattr(objective, "needs_pictures", False)
-    guided = getattr(objective, "needs_paths", False)
-    drawn_by = loaded.info.key if guided or getattr(objective, "needs_noise", False) else ""
+    paths_of = getattr(objective, "paths_of", None)
+    drawn_by = loaded.info.key if paths_of or getattr(objective, "needs_noise", False) else ""
     feed = Feed(
         data,
         _order(config, data),
@@ -64,7 +64,7 @@ def assemble(
         device,
         pictures=pictures,
         drawn_by=drawn_by,
-        guided=guided,
+        paths_of=paths_of,
     )
     return Trainer(
         objective,

@@ -132,15 +132,6 @@ def check_guidance(low: float, high: float) -> None:
         raise TrainingError(f"guidance w runs from {low:g} to {high:g}; take 0 <= w_min <= w_max <= 100")
 
 
-def check_ends(options: LcmOptions | LcmLoraOptions, guidance: float) -> None:
-    """Raise TrainingError where the teacher drew a set with another guidance than is distilled."""
-    if not options.w_min <= guidance - 1 <= options.w_max:
-        raise TrainingError(
-            f"the set was drawn with guidance {guidance:g}, but guidance {options.w_min + 1:g} to "
-            f"{options.w_max + 1:g} is distilled; draw it anew, or change w_min and w_max"
-        )
-
-
 class Distillation(Consistent):
     """The objective of both."""
 
@@ -148,6 +139,8 @@ class Distillation(Consistent):
     options: LcmOptions | LcmLoraOptions
     empty: Conditions | None = None
     """The unconditional input, one row; encoded before the first loss."""
+    paths_of: tuple[float, float] | None
+    """Smallest and largest guidance with which a teacher may have drawn the set; None where none need have."""
 
     def __init__(
         self,
@@ -158,7 +151,7 @@ class Distillation(Consistent):
     ) -> None:
         super().__init__(networks, diffusion, options)
         self._loaded = loaded
-        self.needs_paths = options.ends > 0
+        self.paths_of = (options.w_min + 1, options.w_max + 1) if options.ends > 0 else None
 
     def loss(self, batch: Batch, draws: Draws) -> Loss:
         """Algorithm 1, with a tenth of the draws at the boundary; of the samples that `ends` takes, none of it but the
@@ -180,7 +173,6 @@ class Distillation(Consistent):
         """Some samples (B,) bool at once, the others by a step of the teacher."""
         assert batch.noise is not None
         assert batch.guidance is not None
-        check_ends(self.options, batch.guidance)
         z, pair, w = drawn.z, drawn.pair, drawn.w.clone()
         w[at_once] = batch.guidance - 1
         t = torch.where(at_once, torch.full_like(pair.t, self.diffusion.timesteps - 1), pair.t)
