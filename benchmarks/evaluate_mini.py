@@ -41,10 +41,11 @@ def main() -> int:
     parser.add_argument("--pictures", type=int, default=256)
     parser.add_argument("--work", type=Path, default=RESULTS / "local" / "evaluate_mini")
     parser.add_argument("--adapter", default="lcm-lora-mini")
+    parser.add_argument("--eta", action="append", default=[], help="of LCM's sampler, beside its usual 1")
     parser.add_argument("--out", type=Path, default=RESULTS / "evaluate_mini.json")
     args = parser.parse_args()
     command = ["evaluate", "mini", "--prompts", str(PROMPTS), "--pictures", str(args.pictures), "--out", str(args.work)]
-    code = run([*command, "--adapter", args.adapter])
+    code = run([*command, "--adapter", args.adapter, *(part for eta in args.eta for part in ("--eta", eta))])
     if code:
         return code
     result = json.loads((args.work / "result.json").read_text())

@@ -185,6 +185,8 @@ class TestCommand:
             (["--prompts", "enough.txt"], "has no acceleration of its own"),
             (["--prompts", "enough.txt", "--steps", "1,two"], "whole numbers with commas"),
             (["--prompts", "enough.txt", "--sampler", "ddim"], "few steps are drawn with lcm or tcd"),
+            (["--prompts", "enough.txt", "--adapter", "none", "--eta", "1.5"], "eta is 1.5"),
+            (["--prompts", "enough.txt", "--adapter", "none", "--steps", "4,2000"], "steps is 2000"),
             (["--prompts", "enough.txt", "--adapter", "none", "--scorer", "nobody"], "there is no scorer 'nobody'"),
         ],
     )
@@ -263,6 +265,20 @@ class TestSubjects:
         few, many = teacher.recipes(some[:3], 1, None), teacher.recipes(some, 3, None)
         assert few == many[:9:3]
         assert not {r.seed for r in many} & {r.seed for r in reference.recipes(some, 3, None)}
+
+    def test_each_eta_has_rows_of_its_own_but_for_one_step(self, checkpoint: Path) -> None:
+        info = Engine(str(checkpoint), dtype="float32").library.checkpoint(str(checkpoint))
+        plan = Plan(model=str(checkpoint), steps=(1, 4), adapters=(), etas=(0.5, 0.0))
+        students = [row for row in subjects(plan, info, info) if row.role == "student"]
+        assert [(row.name, row.steps, row.fields.get("eta")) for row in students] == [
+            ("LCM, 1 step", 1, None),
+            ("LCM, 4 steps", 4, None),
+            ("LCM, 4 steps, eta 0.5", 4, 0.5),
+            ("LCM, 4 steps, eta 0", 4, 0.0),
+        ]
+        recipes = [row.recipes([prompts.Prompt(text="a fox", concept="fox")], 1, None)[0] for row in students]
+        assert [one.eta for one in recipes] == [None, None, 0.5, 0.0]
+        assert len({one.seed for one in recipes}) == 1
 
     def test_a_distilled_model_is_no_teacher(self, checkpoint: Path) -> None:
         info = Engine(str(checkpoint), dtype="float32").library.checkpoint(str(checkpoint))

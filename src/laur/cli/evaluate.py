@@ -73,6 +73,15 @@ def evaluate(
         ),
     ] = None,
     sampler: Annotated[str, typer.Option(metavar="NAME", help="lcm or tcd.", rich_help_panel=SAMPLING)] = "lcm",
+    eta: Annotated[
+        list[float] | None,
+        typer.Option(
+            parser=number,
+            metavar="0..1",
+            help="The sampler's, repeatable: rows of their own beside its usual one.",
+            rich_help_panel=SAMPLING,
+        ),
+    ] = None,
     guidance: Annotated[
         float | None, typer.Option(parser=number, metavar="G", help="The student's.", rich_help_panel=SAMPLING)
     ] = None,
@@ -103,6 +112,7 @@ def evaluate(
         steps=_steps(steps),
         adapters=parse_adapters(adapter) if adapter else None,
         sampler=sampler,
+        etas=tuple(dict.fromkeys(eta or ())),
         guidance=guidance,
         teacher=teacher,
         teacher_adapters=_kept(teacher_adapter),

@@ -47,6 +47,10 @@ class Gallery:
         except OSError as error:
             raise OutputError(f"cannot write {folder}: {error.strerror}") from None
 
+    def check(self, recipe: Recipe) -> None:
+        """Errors: those of what this asks for and the model cannot do."""
+        self._engine.resolve(recipe)
+
     def draw(self, recipes: Sequence[Recipe], report: Report = lambda _: None) -> list[str]:
         """The keys of these pictures, all of which are there when it returns. The first that fails raises."""
         jobs = [self._engine.resolve(recipe) for recipe in recipes]

@@ -126,11 +126,13 @@ def evaluate(
 
 
 def _draw(gallery: Gallery, rows: Sequence[Subject], wish: Wish, listener: Listener) -> dict[str, list[str]]:
+    wanted = {subject.name: subject.recipes(wish.prompts, wish.tries, wish.size) for subject in rows}
+    for recipes in wanted.values():
+        gallery.check(recipes[0])  # what a student cannot draw is said before the teacher draws for an hour
     found: dict[str, list[str]] = {}
-    for subject in rows:
-        recipes = subject.recipes(wish.prompts, wish.tries, wish.size)
-        listener.phase(subject.name, len(recipes))
-        found[subject.name] = gallery.draw(recipes, listener.more)
+    for name, recipes in wanted.items():
+        listener.phase(name, len(recipes))
+        found[name] = gallery.draw(recipes, listener.more)
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -63,6 +63,8 @@ class Plan:
     adapters: tuple[AdapterRef, ...] | None = None
     """Of the student; None takes the checkpoint's own."""
     sampler: str = "lcm"
+    etas: tuple[float, ...] = ()
+    """Of the sampler: students of their own beside those of its usual one."""
     guidance: float | None = None
     """Of the student; None takes what it recommends."""
     teacher: str | None = None
@@ -98,8 +100,17 @@ def subjects(plan: Plan, teacher: Checkpoint, student: Checkpoint) -> tuple[Subj
             name="teacher, other seeds", role="reference", steps=long, fields=shared, seeds=FIRST_SEED + OTHER_SEEDS
         ),
         Subject(name=f"DDIM, {YARDSTICK_STEPS} steps", role="yardstick", steps=YARDSTICK_STEPS, fields=shared),
-        *(
-            Subject(name=f"{plan.sampler.upper()}, {n} step{'s' if n > 1 else ''}", role="student", steps=n, fields=few)
-            for n in plan.steps
-        ),
+        *_students(plan, few),
     )
+
+
+def _students(plan: Plan, few: Mapping[str, Any]) -> Iterator[Subject]:
+    """A single step adds no noise, and has no eta."""
+    for eta in (None, *plan.etas):
+        for n in plan.steps:
+            if eta is not None and n == 1:
+                continue
+            name = f"{plan.sampler.upper()}, {n} step{'s' if n > 1 else ''}"
+            more = "" if eta is None else f", eta {eta:g}"
+            fields = few if eta is None else {**few, "eta": eta}
+            yield Subject(name=name + more, role="student", steps=n, fields=fields)
