@@ -41,9 +41,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so a shell starts jobs 
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(autouse=True)
 def _threads() -> None:
-    """Same speed and same rounding on machines with more cores."""
+    """Same speed and same rounding on machines with more cores, and after a test that draws as another machine did."""
     import torch
 
     torch.set_num_threads(THREADS)

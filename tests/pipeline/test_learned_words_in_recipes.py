@@ -191,6 +191,23 @@ def test_served_recipes_name_words_by_name_only(folder: Path) -> None:
         engine.resolve(wish("a glimmer", str(folder / "glimmer.safetensors")))
 
 
+def test_a_word_that_is_moved_or_learned_anew_is_found_again(folder: Path) -> None:
+    engine = Engine("mini", device="cpu", dtype="float32")
+
+    def context(prompt: str) -> torch.Tensor:
+        stage = engine.resolve(wish(prompt)).plan.stages[0]
+        return engine.library.encode(stage.checkpoint, stage.adapters, stage.rows[-1].text).context
+
+    engine.resolve(wish("a glimmer fox"))  # its vectors are not read yet
+    (folder / "glimmer.safetensors").rename(folder / "shimmer.safetensors")
+    first = context("a shimmer fox")
+    save_file({"emb_params": vectors(3, seed=9)}, folder / "shimmer.safetensors")
+    engine.library.states.clear()
+    assert not torch.equal(context("a shimmer fox"), first)
+    (folder / "shimmer.safetensors").unlink()
+    assert words(engine.resolve(wish("a shimmer fox"))) == []
+
+
 def test_a_damaged_word_fails_its_own_request(engine32: Engine, folder: Path) -> None:
     save_file({"emb_params": torch.full((2, WIDTH), float("nan"))}, folder / "nan.safetensors")
     (folder / "cut.safetensors").write_bytes((folder / "glimmer.safetensors").read_bytes()[:-9])

@@ -186,7 +186,7 @@ class TestCommand:
             (["--prompts", "enough.txt", "--steps", "1,two"], "whole numbers with commas"),
             (["--prompts", "enough.txt", "--sampler", "ddim"], "few steps are drawn with lcm or tcd"),
             (["--prompts", "enough.txt", "--adapter", "none", "--eta", "1.5"], "eta is 1.5"),
-            (["--prompts", "enough.txt", "--adapter", "none", "--steps", "4,2000"], "steps is 2000"),
+            (["--prompts", "enough.txt", "--adapter", "none", "--steps", "4,2000"], "not from 1 to 1000"),
             (["--prompts", "enough.txt", "--adapter", "none", "--scorer", "nobody"], "there is no scorer 'nobody'"),
         ],
     )

@@ -26,8 +26,8 @@ class LearnedWord(BaseAdapter):
     def __init__(self, path: Path, name: str | None = None) -> None:
         self.path = path
         self.name = name or path.stem
+        self._file = _state(path)
         self.inversion = TextualInversion(path)
-        self._sha256: str | None = None
 
     @property
     def word(self) -> str:
@@ -35,15 +35,26 @@ class LearnedWord(BaseAdapter):
         return self.inversion.token
 
     @property
+    def is_there(self) -> bool:
+        """Whether its file is where it was and has not been written since, so that the vectors can be read."""
+        return self._file == _state(self.path)
+
+    @property
     def sha256(self) -> str:
         """Of the file."""
-        if self._sha256 is None:
-            self._sha256 = self.inversion.sha256
-        return self._sha256
+        return self.inversion.sha256
 
     def check(self, layers: Mapping[str, LayerShape]) -> None:
         """Raise MismatchError if it was made for other text encoders."""
         self.inversion.check(widths(layers))
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
 
 
 def widths(layers: Mapping[str, LayerShape]) -> dict[str, int]:

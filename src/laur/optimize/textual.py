@@ -6,6 +6,7 @@ Read are A1111's files (`emb_params`; for SDXL `clip_l` and `clip_g`) and diffus
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,9 +44,9 @@ class TextualInversion:
         """Vectors by component, for people: "2 of width 768"."""
         return {name: f"{_vectors(shape)} of width {shape[-1]}" for name, shape in self._shapes.items()}
 
-    @property
+    @cached_property
     def sha256(self) -> str:
-        """Of the file."""
+        """Of the file, as it was when this was first asked for: vectors of any other content are refused."""
         return file_sha256(self.path)
 
     def check(self, widths: dict[str, int]) -> None:

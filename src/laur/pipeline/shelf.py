@@ -28,14 +28,15 @@ class Shelf:
         from laur.optimize import ADAPTERS
 
         known = self._names.get(name)
-        if known is not None and known[0] is ADAPTERS.source(name) and known[1] in self.adapters:
+        if known is not None and known[0] is ADAPTERS.source(name) and (kept := self._kept(known[1])) is not None:
             self._budget.touch(("adapter", known[1]))
-            return self.adapters[known[1]]
+            return kept
         from laur.optimize.catalogue import find
 
         adapter = find(name)
         sha256 = adapter.sha256
-        adapter = self.adapters.setdefault(sha256, adapter)
+        adapter = self._kept(sha256) or adapter
+        self.adapters[sha256] = adapter
         self._names[name] = ADAPTERS.source(name), sha256
         self._charge(adapter, sha256, name)
         return adapter
@@ -49,6 +50,13 @@ class Shelf:
         if adapter is None:
             raise NotFoundError(f"no adapter with hash {sha256[:10]} is loaded; name it in a recipe first")
         return adapter
+
+    def _kept(self, sha256: str) -> BaseAdapter | None:
+        """What is here of that content, if it can still be read: a word is when it is said."""
+        from laur.optimize.learned import LearnedWord
+
+        adapter = self.adapters.get(sha256)
+        return None if isinstance(adapter, LearnedWord) and not adapter.is_there else adapter
 
     def _charge(self, adapter: BaseAdapter, sha256: str, name: str) -> None:
         from laur.optimize.lora_file import LoraFile
