@@ -1,18 +1,26 @@
-"""Distillation that goes from pure noise straight to what the teacher drew of it."""
+"""Distillation that goes straight to where the teacher ends: from pure noise, and from latents of its own."""
 
 from __future__ import annotations
 
+import copy
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 from literal_lcm import COUNT, CPU, Literal, conditions_of, disturbed, merged, some_batch
+from torch import Tensor
 
 from helpers.tiny import tiny_folder
+from laur.core.errors import TrainingError
 from laur.pipeline.loading.load import LoadedCheckpoint, load
+from laur.train.batch import Conditions
+from laur.train.conditions import unconditional
 from laur.train.draws import Draws
 from laur.train.objectives import lcm
-from laur.train.objectives.consistency import LoraNetworks, WholeNetworks
+from laur.train.objectives.consistency import LoraNetworks, WholeNetworks, draw_pair
+from laur.train.objectives.networks import predict
+from laur.train.objectives.paths import Paths
 
 
 @pytest.fixture(scope="module", params=["sd1", "sd2", "sdxl"])
@@ -77,3 +85,73 @@ def test_a_whole_lcm_is_told_the_guidance_that_the_teacher_drew_with(sd1: Loaded
         right, wrong = ((objective.f(v, batch.noise, t) - batch.latents).square().mean() for v in said)
     assert float(loss) == pytest.approx(float(right), rel=1e-5)
     assert float(loss) != pytest.approx(float(wrong), rel=1e-3)
+
+
+def test_some_samples_go_from_their_own_latents_to_where_the_teacher_ends(loaded: LoadedCheckpoint) -> None:
+    paths = 0.7
+    options = lcm.LcmLoraOptions(rank=4, skip=20, boundary=0.1, last=0.2, own=0.3, paths=paths, path_steps=4)
+    objective = lcm.build_lora(options, loaded, CPU)
+    assert isinstance(objective.networks, LoraNetworks)
+    assert objective.paths_of is None  # any set will do
+    lora = objective.networks.lora
+    disturbed(lora)
+    batch, draws = some_batch(loaded)
+    along = draws.uniform("whose end") < paths
+    assert along.any()
+    assert (~along).any()
+    literal, teacher = Literal(loaded), copy.deepcopy(loaded.unet()).float()
+    student, target = merged(loaded, lora, target=False), merged(loaded, lora, target=True)
+    usual = lcm.build_lora(replace(options, paths=0.0), loaded, CPU)
+    usual.networks = objective.networks
+    noise, pair = draws.normal("noise", (4, 8, 8)), draw_pair(options, draws, 1000)
+    w = 2.5 + draws.uniform("guidance")
+    empty = unconditional(loaded, CPU)
+    lengths = set()
+    with torch.no_grad():
+        found = objective.loss(batch, draws)
+        losses: list[float] = []
+        for i in range(COUNT):
+            row, t, told = slice(i, i + 1), int(pair.t[i]), conditions_of(batch, i)
+            if not along[i]:
+                one = replace(batch, keys=batch.keys[row], latents=batch.latents[row], conditions=told)
+                losses.append(float(usual.loss(one, draws[row]).total))
+                continue
+            z = torch.zeros(1, 4, 8, 8)
+            for step, level in enumerate([999, 749, 499, 249]):
+                if step and level <= t:
+                    break
+                fresh = draws.normal(f"noise of step {step}", (4, 8, 8))[row]
+                z = literal.f(target, literal.noised(z, fresh, level), level, told)
+            none = told.where(torch.ones(1, dtype=torch.bool), empty)
+
+            def guided(x: Tensor, t: int, *, told: Conditions = told, none: Conditions = none, i: int = i) -> Tensor:
+                cond, uncond = (predict(teacher, x, torch.tensor([t]), c) for c in (told, none))
+                return cond + w[i] * (cond - uncond)
+
+            count = min(t + 1, max(1, math.ceil(4 * (t + 1) / 1000)))
+            lengths.add(count)
+            x = literal.noised(z, noise[row], t)
+            goal = literal.path(guided, x, [round(t * (1 - n / count)) for n in range(count)])
+            losses.append(float((literal.f(student, x, t, told) - goal).square().mean()))
+    assert len(lengths) > 1
+    assert float(found.total) == pytest.approx(sum(losses) / COUNT, rel=2e-4)
+
+
+def test_parts_and_steps_have_limits() -> None:
+    with pytest.raises(TrainingError, match=r"path_steps is 0; it lies in 1\.\.100"):
+        lcm.LcmLoraOptions(path_steps=0)
+    with pytest.raises(TrainingError, match=r"paths is 1\.5; it lies in 0\.\.1"):
+        lcm.LcmLoraOptions(paths=1.5)
+
+
+def test_paths_are_as_long_as_what_is_left(sd1: LoadedCheckpoint) -> None:
+    paths = Paths(sd1.info, 12)
+    assert paths.timesteps(0) == [0]
+    assert paths.timesteps(1) == [1]
+    assert paths.timesteps(999)[:3] == [999, 916, 832]
+    assert [len(paths.timesteps(t)) for t in (83, 84, 499, 999)] == [2, 2, 6, 12]
+    assert Paths(sd1.info, 100).timesteps(2) == [2]
+    for t in range(0, 1000, 37):
+        at = paths.timesteps(t)
+        assert at == sorted(set(at), reverse=True)
+        assert at[0] == t

@@ -32,6 +32,7 @@ from laur.train.objectives.consistency import (
     within,
 )
 from laur.train.objectives.networks import Diffusion
+from laur.train.objectives.paths import Paths
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,11 +55,19 @@ class DistillationOptions(ConsistencyOptions):
     """Part of the samples that go from pure noise straight to the picture that the teacher drew from it: the whole path
     at once, where k timesteps at a time pass on a first step's errors (arXiv 2101.02388). Needs a set that the teacher
     drew: `laur data prepare own --guidance G`."""
+    paths: float = 0.0
+    """Part of the samples that begin from the target's own latents, as with `own`, and go where the teacher's whole
+    path leads from there, in place of one step of it (arXiv 2405.05224, section 4.1). The teacher draws each to its
+    end, which is most of the work."""
+    path_steps: int = 12
+    """Steps of the teacher over the whole schedule, by DPM-Solver++ (2M)."""
 
     def __post_init__(self) -> None:
         ConsistencyOptions.__post_init__(self)
         within("own", self.own, 0, 1)
         within("ends", self.ends, 0, 1)
+        within("paths", self.paths, 0, 1)
+        within("path_steps", self.path_steps, 1, 100)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,11 +160,12 @@ class Distillation(Consistent):
     ) -> None:
         super().__init__(networks, diffusion, options)
         self._loaded = loaded
+        self._paths = Paths(loaded.info, options.path_steps)
         self.paths_of = (options.w_min + 1, options.w_max + 1) if options.ends > 0 else None
 
     def loss(self, batch: Batch, draws: Draws) -> Loss:
-        """Algorithm 1, with a tenth of the draws at the boundary; of the samples that `ends` takes, none of it but the
-        distance from f of the pure noise to the picture."""
+        """Algorithm 1, with a tenth of the draws at the boundary; of the samples that `ends` and `paths` take, none of
+        it but the distance from f of where they begin to where the teacher ends."""
         conditions = batch.conditions
         assert conditions is not None
         options, diffusion = self.options, self.diffusion
@@ -164,26 +174,41 @@ class Distillation(Consistent):
         w = options.w_min + (options.w_max - options.w_min) * draws.uniform("guidance")
         drawn = Drawn(batch.latents, noise, pair, conditions, w)
         at_once = draws.uniform("whose path") < options.ends
-        if not at_once.any():
+        along = (draws.uniform("whose end") < options.paths) & ~at_once
+        if not (at_once | along).any():
             x, goal, drawn = self._step(drawn, draws)
             return self.disagreement(drawn, x, goal)
-        return self._mixed(drawn, draws, batch, at_once)
+        return self._mixed(drawn, draws, batch, at_once=at_once, along=along)
 
-    def _mixed(self, drawn: Drawn, draws: Draws, batch: Batch, at_once: Tensor) -> Loss:
-        """Some samples (B,) bool at once, the others by a step of the teacher."""
-        assert batch.noise is not None
-        assert batch.guidance is not None
-        z, pair, w = drawn.z, drawn.pair, drawn.w.clone()
-        w[at_once] = batch.guidance - 1
-        t = torch.where(at_once, torch.full_like(pair.t, self.diffusion.timesteps - 1), pair.t)
-        x, goal, clean = batch.noise.clone(), z.clone(), z.clone()
-        rows = torch.nonzero(~at_once).flatten()
-        if len(rows):
-            some = Drawn(z[rows], drawn.noise[rows], pair.rows(rows), drawn.conditions.rows(rows), w[rows])
-            x[rows], goal[rows], stepped = self._step(some, Draws(draws.seed, draws.keys[rows], draws.device))
-            clean[rows] = stepped.z
-        mixed = Pair(t, pair.earlier, pair.is_last & ~at_once)
+    def _mixed(self, drawn: Drawn, draws: Draws, batch: Batch, *, at_once: Tensor, along: Tensor) -> Loss:
+        """Samples (B,) bool at once or along the teacher's path, the others by a step of the teacher."""
+        pair, w, t = drawn.pair, drawn.w.clone(), drawn.pair.t.clone()
+        x, goal, clean = drawn.noise.clone(), drawn.z.clone(), drawn.z.clone()
+        if at_once.any():
+            assert batch.noise is not None
+            assert batch.guidance is not None
+            x[at_once], t[at_once], w[at_once] = batch.noise[at_once], self.diffusion.timesteps - 1, batch.guidance - 1
+        stepwise = ~at_once & ~along
+        for mask, begin in ((along, self._along), (stepwise, self._step)):
+            rows = torch.nonzero(mask).flatten()
+            if len(rows):
+                told = drawn.conditions.rows(rows)
+                some = Drawn(drawn.z[rows], drawn.noise[rows], pair.rows(rows), told, w[rows])
+                x[rows], goal[rows], found = begin(some, Draws(draws.seed, draws.keys[rows], draws.device))
+                clean[rows] = found.z
+        mixed = Pair(t, pair.earlier, pair.is_last & stepwise)
         return self.disagreement(Drawn(clean, drawn.noise, mixed, drawn.conditions, w), x, goal)
+
+    def _along(self, drawn: Drawn, draws: Draws) -> tuple[Tensor, Tensor, Drawn]:
+        """x_t of the target's own latents, where the teacher draws it to, and those latents."""
+        pair, conditions, w = drawn.pair, drawn.conditions, drawn.w
+        z = own_latents(self, conditions, draws, pair.t, w=w, shape=drawn.z.shape[1:])
+        x = self.diffusion.noised(z, drawn.noise, pair.t)
+
+        def say(x: Tensor, t: Tensor, rows: Tensor) -> Tensor:
+            return self._guided(x, t, conditions.rows(rows), w[rows])
+
+        return x, self._paths.ends(say, x, pair.t), Drawn(z, drawn.noise, pair, conditions, w)
 
     def _step(self, drawn: Drawn, draws: Draws) -> tuple[Tensor, Tensor, Drawn]:
         """x_t, the goal of f there after one step of the guided teacher, and what x_t was made of."""
