@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -20,7 +20,14 @@ from laur.pipeline.loading.load import LoadedCheckpoint, load
 from laur.train.batch import Conditions
 from laur.train.draws import Draws
 from laur.train.objectives import lcf, lcm
-from laur.train.objectives.consistency import ConsistencyOptions, LoraNetworks, WholeNetworks, draw_pair
+from laur.train.objectives.consistency import (
+    ConsistencyOptions,
+    Distance,
+    LoraNetworks,
+    WholeNetworks,
+    distance,
+    draw_pair,
+)
 from laur.train.objectives.networks import Diffusion, predict
 
 
@@ -245,3 +252,19 @@ def test_pairs_are_where_they_should_be() -> None:
     assert float((pair.t == 999).float().mean()) == pytest.approx(0.08 + 0.82 / 950, abs=0.01)
     apart = (pair.t - pair.earlier)[~pair.is_last]
     assert (apart == 50).all()
+
+
+def test_distances_are_those_of_their_formulas() -> None:
+    a, b = Draws(1, torch.arange(3)).normal("a", (4, 2, 2)), Draws(1, torch.arange(3)).normal("b", (4, 2, 2))
+    d = (a - b).flatten(1).double()
+    c = 0.3
+    expected = {
+        "squared": (d**2).mean(1),
+        "huber": torch.where(d.abs() <= c, d**2 / 2, c * (d.abs() - c / 2)).mean(1),
+        "pseudo_huber": ((d**2 + c**2).sqrt() - c).mean(1),
+        "norm": ((d**2).mean(1) + c**2).sqrt() - c,
+    }
+    assert set(expected) == set(get_args(Distance))
+    for name, each in expected.items():
+        found = distance(ConsistencyOptions(distance=name, huber=c), a, b)  # type: ignore[arg-type]
+        assert torch.allclose(found.double(), each, rtol=1e-5)

@@ -14,6 +14,9 @@ from laur.core.errors import OutputError, TrainingError
 from laur.train import fields
 from laur.train.config import RunConfig, assignments, configure, read, require_same
 from laur.train.folder import claimed, stored
+from laur.train.objectives import TASKS
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
@@ -152,3 +155,11 @@ def test_folders_that_are_no_runs(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="is a file"), claimed(tmp_path / "thesis.tex", config, "auto"):
         pass
     assert (tmp_path / "thesis.tex").exists()
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "recipes").rglob("*.toml")), ids=lambda file: file.name)
+def test_the_recipes_that_are_told_of_can_be_read(file: Path) -> None:
+    values = read(file)
+    task = TASKS[str(values["task"])]
+    config = configure(str(values["task"]), task.options, values)
+    assert config.updates or config.minutes

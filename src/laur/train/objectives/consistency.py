@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from laur.train.batch import Conditions
     from laur.train.draws import Draws
 
-Distance = Literal["squared", "huber", "pseudo_huber"]
+Distance = Literal["squared", "huber", "pseudo_huber", "norm"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,8 @@ class ConsistencyOptions:
     skip: int = 50
     """k: timesteps between the two points of a path that shall agree."""
     distance: Distance = "squared"
-    """squared, huber (per element, torch's, delta = `huber`), or pseudo_huber sqrt(d² + c²) - c with c = `huber`."""
+    """squared, huber (per element, torch's, delta = `huber`), pseudo_huber sqrt(d² + c²) - c with c = `huber`, or norm,
+    the same of a sample's root mean square: samples at all timesteps pull alike (arXiv 2310.14189, section 3.3)."""
     huber: float = 0.001
     """The width of the huber distances."""
     target_decay: float = 0.95
@@ -78,8 +79,10 @@ def draw_pair(options: ConsistencyOptions, draws: Draws, timesteps: int) -> Pair
 
 
 def distance(options: ConsistencyOptions, a: Tensor, b: Tensor) -> Tensor:
-    """Mean over everything but the batch, (B,)."""
+    """Over everything but the batch, (B,)."""
     difference = (a - b).float()
+    if options.distance == "norm":
+        return (difference.square().flatten(1).mean(1) + options.huber**2).sqrt() - options.huber
     if options.distance == "squared":
         each = difference.square()
     elif options.distance == "huber":
