@@ -36,7 +36,7 @@ os.environ["LAUR_HOME"] = _HOME.name
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HOME"] = str(_FOLDER / "hf")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
-os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))
+os.environ["OMP_NUM_THREADS"] = str(THREADS)  # of what tests start; a worker has inherited its parent's
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so a shell starts jobs in the background; Ctrl-C is tested here
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
