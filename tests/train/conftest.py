@@ -1,4 +1,4 @@
-"""A server on this machine that stands in for registries and museums, emptied for each test."""
+"""What several rooms here share: tiny checkpoints, and a server that stands in for registries and museums."""
 
 from __future__ import annotations
 
@@ -6,6 +6,20 @@ from collections.abc import Iterator
 
 import pytest
 from fake_server import Server, serving
+
+from helpers.tiny import tiny_folder
+from laur.pipeline.loading.load import LoadedCheckpoint, load
+
+
+@pytest.fixture(scope="module", params=["sd1", "sd2", "sdxl"])
+def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LoadedCheckpoint:
+    family: str = request.param
+    return load(str(tiny_folder(family, tmp_path_factory.mktemp("checkpoint") / family)))
+
+
+@pytest.fixture(scope="module")
+def sd1(tmp_path_factory: pytest.TempPathFactory) -> LoadedCheckpoint:
+    return load(str(tiny_folder("sd1", tmp_path_factory.mktemp("checkpoint") / "sd1")))
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,8 @@ import torch
 from literal_lcm import COUNT, CPU, Literal, conditions_of, disturbed, merged, some_batch
 from torch import Tensor
 
-from helpers.tiny import tiny_folder
 from laur.core.errors import TrainingError
-from laur.pipeline.loading.load import LoadedCheckpoint, load
+from laur.pipeline.loading.load import LoadedCheckpoint
 from laur.train.batch import Conditions
 from laur.train.conditions import unconditional
 from laur.train.draws import Draws
@@ -21,17 +20,6 @@ from laur.train.objectives import lcm
 from laur.train.objectives.consistency import LoraNetworks, WholeNetworks, draw_pair
 from laur.train.objectives.networks import predict
 from laur.train.objectives.paths import Paths
-
-
-@pytest.fixture(scope="module", params=["sd1", "sd2", "sdxl"])
-def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LoadedCheckpoint:
-    family: str = request.param
-    return load(str(tiny_folder(family, tmp_path_factory.mktemp("checkpoint") / family)))
-
-
-@pytest.fixture(scope="module")
-def sd1(tmp_path_factory: pytest.TempPathFactory) -> LoadedCheckpoint:
-    return load(str(tiny_folder("sd1", tmp_path_factory.mktemp("checkpoint") / "sd1")))
 
 
 @pytest.mark.parametrize("ends", [0.5, 1.0])

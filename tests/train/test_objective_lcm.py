@@ -14,7 +14,6 @@ from diffusers.pipelines.latent_consistency_models.pipeline_latent_consistency_t
 )
 from literal_lcm import COUNT, CPU, Literal, conditions_of, disturbed, merged, some_batch
 
-from helpers.tiny import tiny_folder
 from laur.core.errors import TrainingError
 from laur.pipeline.loading.load import LoadedCheckpoint, load
 from laur.train.batch import Conditions
@@ -29,17 +28,6 @@ from laur.train.objectives.consistency import (
     draw_pair,
 )
 from laur.train.objectives.networks import Diffusion, predict
-
-
-@pytest.fixture(scope="module", params=["sd1", "sd2", "sdxl"])
-def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LoadedCheckpoint:
-    family: str = request.param
-    return load(str(tiny_folder(family, tmp_path_factory.mktemp("checkpoint") / family)))
-
-
-@pytest.fixture(scope="module")
-def sd1(tmp_path_factory: pytest.TempPathFactory) -> LoadedCheckpoint:
-    return load(str(tiny_folder("sd1", tmp_path_factory.mktemp("checkpoint") / "sd1")))
 
 
 def test_the_loss_is_algorithm_1(loaded: LoadedCheckpoint) -> None:

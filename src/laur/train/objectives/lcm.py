@@ -57,8 +57,8 @@ class DistillationOptions(ConsistencyOptions):
     drew: `laur data prepare own --guidance G`."""
     paths: float = 0.0
     """Part of the samples that begin from the target's own latents, as with `own`, and go where the teacher's whole
-    path leads from there, in place of one step of it (arXiv 2405.05224, section 4.1). The teacher draws each to its
-    end, which is most of the work."""
+    path leads from there, in place of one step of it (backward distillation, arXiv 2405.05224). The teacher
+    draws each to its end, which is most of the work."""
     path_steps: int = 12
     """Steps of the teacher over the whole schedule, by DPM-Solver++ (2M)."""
 

@@ -1,6 +1,6 @@
 """Where the guided teacher takes latents that the student came by: each drawn to the end by a solver of its own length.
 
-As in backward distillation (arXiv 2405.05224, section 4.1): at inference f is asked of latents that it made itself, so
+As in backward distillation (arXiv 2405.05224): at inference f is asked of latents that it made itself, so
 it is there that it should know where the teacher would go on to.
 """
 
