@@ -15,47 +15,25 @@ from laur.style.teachers import teacher
 from laur.train.data.maker import Wish
 from laur.train.data.prepare import prepare
 from laur.train.data.reader import TrainingSet
+from laur.train.data.sources.fold import Fold
 from laur.train.data.sources.pack import Pack
 from laur.train.data.sources.restyled import Restyled
-from laur.train.evaluate.prompts import HELD_OUT, concept, fold
 
 LAUR = (sys.executable, "-m", "laur")
 CONTENT = ("fluent 3d", "noto", "twemoji", "fluent flat", "emojione", "fluent gradient")
 """Styles of the pack whose pictures are painted: coloured and filled."""
 
 
-class Fold:
-    """A source's records of the held-out concepts, or all others."""
-
-    def __init__(self, beneath: Pack, count: int, *, held_out: bool) -> None:
-        self._beneath, self.square = beneath, beneath.square
-        names = [record.name for record in beneath.records(0, len(beneath))]
-        places = [i for i, name in enumerate(names) if (fold(concept(name)) == HELD_OUT) is held_out]
-        self._places = places[:: max(1, len(places) // count)][:count]
-        self._told = {"kind": "fold", "held_out": held_out, "pictures": len(self._places)}
-
-    def describe(self) -> dict[str, object]:
-        """See Source."""
-        return {**self._told, "beneath": dict(self._beneath.describe())}
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def records(self, start: int, stop: int) -> list[object]:
-        """See Source."""
-        return [next(iter(self._beneath.records(place, place + 1))) for place in self._places[start:stop]]
-
-
 def styled(pack: Path, style: str, work: Path, *, learned: int, measured: int) -> tuple[Path, Path, str]:
     """Two prepared sets in the style, the second of held-out concepts with its pixels; and the words that call it."""
     loaded = load("mini")
     (card,) = [card for card in shipped() if card.name == style]
-    (trigger,) = card.triggers("mini")
+    trigger = f"{style.replace('-', ' ')} style"
     folders = work / f"{style}-learned-{learned}", work / f"{style}-measured-{measured}"
     for folder, count, held in zip(folders, (learned, measured), (False, True), strict=True):
         source = Restyled(
             Fold(Pack(pack, styles=CONTENT), count, held_out=held), teacher(card.teacher), trigger, seed=0
-        )  # type: ignore[arg-type]
+        )
         prepare(source, folder, loaded, Wish(size=loaded.info.native_size, pixels=held), place=choose(None))
     return *folders, trigger
 

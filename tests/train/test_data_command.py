@@ -114,7 +114,7 @@ def test_a_set_is_shown(pixels: bool, checkpoint: Path, tmp_path: Path, capsys: 
         (["folder", "{mine}", "--query", "x"], "--query does nothing for folder"),
         (["folder"], "which folder? give its path"),
         (["own"], "which set's captions? give its path"),
-        (["own", "{mine}", "--teacher", "ink"], "--teacher and --trigger go together"),
+        (["own", "{mine}", "--trigger", "ink"], "--trigger names words for a style; say who paints it with --teacher"),
         (
             ["own", "{mine}", "--teacher", "inks", "--trigger", "ink"],
             "there is no teacher 'inks'; known are impressionism",

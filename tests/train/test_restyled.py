@@ -24,6 +24,7 @@ def test_captions_call_the_style_and_one_still_names_the_former() -> None:
     assert words == ("ball, oil painting", "red ball, oil painting", "ball, noto, oil painting")
     assert called(("a ball",), "", "ink") == ("a ball, ink",)
     assert called((), "noto", "ink") == ()
+    assert called(("ball, noto", "a ball"), "noto", "") == ("ball, noto", "a ball")
 
 
 def test_a_record_is_painted_at_the_set_s_size_the_same_each_time() -> None:

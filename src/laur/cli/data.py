@@ -32,7 +32,7 @@ laur data prepare icons --out sets/icons --style "fluent 3d" --style twemoji
 
 laur data prepare museum --query "sunflowers" --where medium=Paintings --limit 200 --out sets/flowers
 
-laur data prepare own sets/emoji --out sets/ink --teacher ink --trigger "ink drawing"
+laur data prepare own sets/emoji --out sets/ink --teacher ink
 
 laur data show sets/mine --sheet mine.png"""
 
@@ -86,6 +86,10 @@ def prepare(
             metavar="G", help="Of own pictures: drawn as a teacher does, guided and without few-step adapter."
         ),
     ] = None,
+    until: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Of own pictures: what is predicted at this step, in place of the last."),
+    ] = None,
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="That many pictures at most.")] = None,
     pixels: Annotated[bool, typer.Option("--pixels", help="Keep the pictures: for training an autoencoder.")] = False,
     text_states: Annotated[
@@ -103,7 +107,7 @@ def prepare(
     from laur.pipeline.device import choose
     from laur.pipeline.loading.load import load
 
-    drawn = (teacher, model, size, steps, guidance)
+    drawn = (teacher, model, size, steps, guidance, until)
     told = _Told(path, style or [], label, captions, trigger, licence, query, where or [], origin, limit, *drawn)
     source = _source(kind, told)
     from laur.train.data.maker import Wish, shard_for
@@ -156,6 +160,7 @@ class _Told:
     size: int | None
     steps: int | None
     guidance: float | None
+    until: int | None
 
 
 _USES = {
@@ -163,7 +168,7 @@ _USES = {
     "pack": {"styles"},
     "icons": {"styles", "origin"},
     "museum": {"query", "where", "origin"},
-    "own": {"teacher", "trigger", "steps", "guidance"},
+    "own": {"teacher", "trigger", "steps", "guidance", "until"},
 }
 _NAMES = {"styles": "--style", "origin": "--from"}
 
@@ -212,10 +217,11 @@ def _own(told: _Told) -> Source:
     from laur.train.data.sources.own import Own
     from laur.train.data.sources.restyled import Restyled
 
-    if bool(told.teacher) != bool(told.trigger):
-        raise DataError("--teacher and --trigger go together: who paints, and the words that call the style")
+    if told.trigger and not told.teacher:
+        raise DataError("--trigger names words for a style; say who paints it with --teacher")
     painter = teacher(told.teacher) if told.teacher else None
     how: Any = {"size": told.size, "limit": told.limit, "steps": told.steps, "guidance": told.guidance}
+    how["until"] = told.until
     source = Own(told.path or Path(), told.model, **how)
     return source if painter is None else Restyled(source, painter, told.trigger, seed=0)
 

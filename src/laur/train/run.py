@@ -52,6 +52,8 @@ def assemble(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(config.seed)  # of what a network begins with
         objective = TASKS[config.task].build(config.objective, loaded, device)
+    if fits := getattr(objective, "fits", None):
+        fits(data)
     conditioner = _conditioner(config, data, loaded, device)
     pictures = getattr(objective, "needs_pictures", False)
     paths_of = getattr(objective, "paths_of", None)

@@ -78,7 +78,21 @@ def draw_pair(options: ConsistencyOptions, draws: Draws, timesteps: int) -> Pair
     return Pair(t, (t - k).clamp(min=0), t < k)
 
 
-def distance(options: ConsistencyOptions, a: Tensor, b: Tensor) -> Tensor:
+class Distances(Protocol):
+    """Options that name a distance."""
+
+    @property
+    def distance(self) -> Distance:
+        """See ConsistencyOptions."""
+        ...
+
+    @property
+    def huber(self) -> float:
+        """Its width."""
+        ...
+
+
+def distance(options: Distances, a: Tensor, b: Tensor) -> Tensor:
     """Over everything but the batch, (B,)."""
     difference = (a - b).float()
     if options.distance == "norm":

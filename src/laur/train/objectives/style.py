@@ -7,7 +7,8 @@ is learned beside the first, so that the adapter stays quiet where the style was
 An accelerator's consistency function is learned as a regression on pairs: what it drew plainly from some noise is
 known, and so is what the style's teacher makes of that, so f(x_T, T) of that same noise is pulled to it, and f(x_t, t)
 on the way too. Pairs of noise and picture keep a seed's composition, which an average over all pictures of a caption
-would not (as the couplings of rectified flow do: arXiv 2209.03003, section 2.2).
+would not (as the couplings of rectified flow do: arXiv 2209.03003, section 2.2). With what was painted over its earlier
+predictions too (`path`), the whole way is learned, each step from its own painting.
 """
 
 from __future__ import annotations
@@ -21,15 +22,17 @@ import torch
 from torch import Tensor, nn
 
 from laur.core.errors import TrainingError
-from laur.train.batch import Batch
+from laur.train.batch import Batch, Conditions
 from laur.train.objective import Loss
 from laur.train.objectives.base import DenoisingOptions, denoising, draw_timesteps
-from laur.train.objectives.consistency import within
+from laur.train.objectives.consistency import Distance, distance, within
 from laur.train.objectives.lora import Lora
 from laur.train.objectives.networks import Diffusion, predict
+from laur.train.objectives.way import Way
 
 if TYPE_CHECKING:
     from laur.pipeline.loading.load import LoadedCheckpoint
+    from laur.train.data.reader import TrainingSet
     from laur.train.draws import Draws
 
 
@@ -54,6 +57,14 @@ class StyleOptions(DenoisingOptions):
     drew itself with it (`laur data prepare own`). None where empty."""
     accelerator_first: float = 0.35
     """Part of those samples that begin at the last timestep, with the noise that their picture was drawn from."""
+    path: tuple[str, ...] = ()
+    """With an accelerator: prepared sets of its predictions at each step before the last (`laur data prepare own
+    --until 1`, …), painted as the run's set is; its samples then go that whole way, from their noise to the end."""
+    distance: Distance = "squared"
+    """Of what is learned with the accelerator; as the consistency tasks have it. Squares ask for means, pseudo_huber
+    with a small width for medians, which keep edges."""
+    huber: float = 0.1
+    """The width of the huber distances."""
     coupled: float = 0.5
     """With an accelerator: part of the other samples that are noised with the noise their picture was drawn from."""
 
@@ -61,6 +72,10 @@ class StyleOptions(DenoisingOptions):
         DenoisingOptions.__post_init__(self)
         within("accelerator_first", self.accelerator_first, 0, 1)
         within("coupled", self.coupled, 0, 1)
+        if self.huber <= 0:
+            raise TrainingError(f"huber is {self.huber}; it must be above 0")
+        if self.path and not self.accelerator:
+            raise TrainingError("objective.path is an accelerator's; name it with objective.accelerator")
 
 
 class Style:
@@ -75,15 +90,21 @@ class Style:
         *,
         prior: Prior | None = None,
         fast: nn.Module | None = None,
+        way: Way | None = None,
     ) -> None:
-        """`fast`: the same network with the accelerator in its weights."""
+        """`fast`: the same network with the accelerator in its weights; `way`: what was painted over its steps."""
         self.lora = Lora(unet, rank=options.rank, alpha=options.alpha, targets=options.targets)
         self.model = unet
         self._loaded, self._diffusion, self._options, self._prior = loaded, diffusion, options, prior
-        self._fast = fast
+        self._fast, self._way = fast, way
         self.needs_noise = fast is not None
         if fast is not None:
             self.lora.share(fast)
+
+    def fits(self, data: TrainingSet) -> None:
+        """Errors: DataError where the run's set does not go with this."""
+        if self._way is not None:
+            self._way.fits(data)
 
     def loss(self, batch: Batch, draws: Draws) -> Loss:
         """Of the style's pictures, plus that of the prior's."""
@@ -100,34 +121,68 @@ class Style:
 
     def _both(self, batch: Batch, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
         """Odd samples plainly, even ones with the accelerator. A mean over all of them, and its two parts."""
-        z, began, told = batch.latents, batch.noise, batch.conditions
-        assert began is not None
-        assert told is not None
-        options, diffusion = self._options, self._diffusion
-        even = (batch.keys % 2 == 0).to(z.device)
-        noise = draws.normal("noise", z.shape[1:])
-        kind = draws.uniform("kind of noise")
-        first = even & (kind < options.accelerator_first)
-        t = torch.where(even, draws.integers("timestep", 0, diffusion.timesteps), self._timesteps(draws))
-        t = torch.where(first, torch.full_like(t, diffusion.timesteps - 1), t)
-        own = first | (~even & (kind < options.coupled))
-        noise = torch.where(own[:, None, None, None], began, noise)
-        # what sampling begins with holds no picture; at the last timestep of most schedules x_t does, faintly, and what
-        # is learned from that trace (the colours) is missing when a picture is drawn
-        x = torch.where(first[:, None, None, None], began, diffusion.noised(z, noise, t))
-        each = torch.zeros(len(z), device=z.device)
-        for network, mask in ((self._fast, even), (self.model, ~even)):
+        even = (batch.keys % 2 == 0).to(batch.latents.device)
+        each = torch.zeros(len(even), device=even.device)
+        for mask, losses in ((even, self._accelerated), (~even, self._plain)):
             rows = mask.nonzero().flatten()
-            if not len(rows):
-                continue
-            said = predict(network, x[rows], t[rows], told.rows(rows))
-            if network is self._fast:
-                error = diffusion.consistency(said, x[rows], t[rows]) - z[rows]
-            else:
-                error = said - diffusion.target(z[rows], noise[rows], t[rows])
-            each = each.index_put((rows,), error.square().flatten(1).mean(1))
+            if len(rows):
+                each = each.index_put((rows,), losses(batch, draws, rows))
         whole = each.detach()
         return each.mean(), {"accelerated": 2 * (whole * even).mean(), "plain": 2 * (whole * ~even).mean()}
+
+    def _plain(self, batch: Batch, draws: Draws, rows: Tensor) -> Tensor:
+        """(n,) denoising, some with the noise that their picture was drawn from."""
+        told, began, diffusion = _told(batch), _began(batch), self._diffusion
+        z, t = batch.latents[rows], self._timesteps(draws)[rows]
+        coupled = draws.uniform("kind of noise")[rows] < self._options.coupled
+        noise = draws.normal("noise", z.shape[1:])[rows]
+        noise = torch.where(_wide(coupled), began[rows], noise)
+        said = predict(self.model, diffusion.noised(z, noise, t), t, told.rows(rows))
+        return (said - diffusion.target(z, noise, t)).square().flatten(1).mean(1)
+
+    def _accelerated(self, batch: Batch, draws: Draws, rows: Tensor) -> Tensor:
+        """(n,) of f(x, t) against the painting: along the whole way, or at one timestep."""
+        if self._way is None:
+            return self._one_step(batch, draws, rows)
+        names = [batch.names[row] for row in rows.tolist()]
+        known = self._way.knows(names).to(rows.device)
+        each = torch.zeros(len(rows), device=rows.device)
+        if bool((~known).any()):
+            each = each.index_put(((~known).nonzero().flatten(),), self._one_step(batch, draws, rows[~known]))
+        if bool(known.any()):
+            some = known.nonzero().flatten()
+            found = self._along(batch, rows[some], [names[place] for place in some.tolist()], self._way)
+            each = each.index_put((some,), found)
+        return each
+
+    def _one_step(self, batch: Batch, draws: Draws, rows: Tensor) -> Tensor:
+        z, began, diffusion = batch.latents[rows], _began(batch)[rows], self._diffusion
+        first = draws.uniform("kind of noise")[rows] < self._options.accelerator_first
+        t = draws.integers("timestep", 0, diffusion.timesteps)[rows]
+        t = torch.where(first, torch.full_like(t, diffusion.timesteps - 1), t)
+        # what sampling begins with holds no picture; at the last timestep of most schedules x_t does, faintly, and what
+        # is learned from that trace (the colours) is missing when a picture is drawn
+        anew = diffusion.noised(z, draws.normal("noise", z.shape[1:])[rows], t)
+        x = torch.where(_wide(first), began, anew)
+        return distance(self._options, self._clean(x, t, batch, rows), z)
+
+    def _along(self, batch: Batch, rows: Tensor, names: list[str], way: Way) -> Tensor:
+        """The mean over the steps. Each begins where the last prediction led, so the adapter learns to go on from what
+        it draws itself, and to mend it (as imitation learning on the learner's own states does: arXiv 1011.0686)."""
+        z, x = batch.latents[rows], _began(batch)[rows]
+        total = torch.zeros(len(rows), device=z.device)
+        for number, timestep in enumerate(way.timesteps.tolist()):
+            t = torch.full((len(rows),), timestep, device=z.device)
+            if number:
+                x = self._diffusion.noised(x, way.noise(names, number, z), t)
+            found = self._clean(x, t, batch, rows)
+            total = total + distance(self._options, found, way.painted(names, number, z))
+            x = found.detach()
+        return total / len(way.timesteps)
+
+    def _clean(self, x: Tensor, t: Tensor, batch: Batch, rows: Tensor) -> Tensor:
+        """f(x, t) with the accelerator."""
+        return self._diffusion.consistency(predict(self._fast, x, t, _told(batch).rows(rows)), x, t)
 
     def _timesteps(self, draws: Draws) -> Tensor:
         return draw_timesteps(self._options, draws, self._diffusion.timesteps)
@@ -148,6 +203,21 @@ class Style:
 
         deltas = self.lora.deltas(weights)
         return export.adapter(deltas, folder, self._loaded, task="style", trigger_words=self._options.trigger_words)
+
+
+def _told(batch: Batch) -> Conditions:
+    assert batch.conditions is not None
+    return batch.conditions
+
+
+def _began(batch: Batch) -> Tensor:
+    assert batch.noise is not None
+    return batch.noise
+
+
+def _wide(rows: Tensor) -> Tensor:
+    """(B,) to (B, 1, 1, 1)."""
+    return rows[:, None, None, None]
 
 
 class Prior:
@@ -188,4 +258,7 @@ def build(options: StyleOptions, loaded: LoadedCheckpoint, device: torch.device)
     if options.accelerator:
         fast = fresh(loaded, device)
         merge(fast, options.accelerator)
-    return Style(loaded, fresh(loaded, device), Diffusion(loaded.info, device), options, prior=prior, fast=fast)
+    way = Way(options.path) if options.path else None
+    return Style(
+        loaded, fresh(loaded, device), Diffusion(loaded.info, device), options, prior=prior, fast=fast, way=way
+    )

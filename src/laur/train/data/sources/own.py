@@ -3,8 +3,8 @@
 What a style's teacher makes of them keeps what the model can draw, and how: an adapter that learns from such pictures
 has the style alone to learn. As the noise of each is known, it can also learn which picture begins where
 (`objective.accelerator` of `laur train style`). A consistency model adds fresh noise at each step, so the fewer steps,
-the more of a picture follows from what it began with: of mini's, the first step's prediction misses a quarter of the
-variance after two steps, and three fifths after four.
+the more of a picture follows from what it began with. What is predicted at an earlier step on the way (`until`) follows
+from that step's latents alone, so an adapter can learn each step from what was painted over its own prediction.
 """
 
 from __future__ import annotations
@@ -45,14 +45,27 @@ def guidance_of(source: Mapping[str, Any]) -> float | None:
     return None if found is None else float(found)
 
 
+def way_of(source: Mapping[str, Any]) -> tuple[tuple[int, ...], int] | None:
+    """The timesteps of the whole way of which a set's pictures are the predictions at one step, and that step's number
+    from 1, painted over or not; None for sets that are no such predictions."""
+    found = _drawn(source)
+    return None if found is None or "until" not in found else (tuple(found["timesteps"]), int(found["until"]))
+
+
 def model_of(source: Mapping[str, Any]) -> str | None:
     """`Checkpoint.key` of the model that drew a set's pictures, by what the set says of its source; None for others."""
+    found = _drawn(source)
+    return None if found is None else str(found.get("model", ""))
+
+
+def _drawn(source: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What is said of own pictures, whatever was made of them since."""
     while source.get("kind") != KIND:
         beneath = source.get("beneath")
         if not isinstance(beneath, Mapping):
             return None
         source = beneath
-    return str(source.get("model", ""))
+    return source
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +101,20 @@ class Own:
         limit: int | None = None,
         steps: int | None = None,
         guidance: float | None = None,
+        until: int | None = None,
     ) -> None:
         """`words`: a prepared set, of which captions and names are taken; `model` draws as it does by default, in its
         own few steps or in `steps`, `size` pixels a side (its own where None). With `guidance` (classifier-free, above
         1) it draws without its few-step adapter, as a teacher: then a picture is the end of the path of its noise, and
-        distillation may go there at once. Errors: DataError, those of loading.
+        distillation may go there at once. With `until` a picture is what was predicted at that step, counted from 1.
+        Errors: DataError, those of loading.
         """
+        if until is not None and until < 1:
+            raise DataError(f"until is {until}; steps are counted from 1")
         if guidance is not None and not 1 < guidance <= 100:
             raise DataError(f"guidance is {guidance:g}; a teacher's lies above 1 and at most at 100")
         self._set = TrainingSet.open(words)
-        self._model, self._size, self._steps, self._guidance = model, size, steps, guidance
+        self._model, self._size, self._steps, self._guidance, self._until = model, size, steps, guidance, until
         count = len(self._set)
         self._places = np.arange(count) if limit is None or limit >= count else np.arange(limit) * count // limit
 
@@ -111,6 +128,32 @@ class Own:
     def _info(self) -> Checkpoint:
         return self._engine.library.checkpoint(self._model)
 
+    @cached_property
+    def _how(self) -> dict[str, Any]:
+        """How each is drawn, to the end."""
+        side = self._size or self._info.native_size
+        guided = {} if self._guidance is None else {"guidance": self._guidance, "adapters": ()}
+        return {"width": side, "height": side, "steps": self._steps, **guided}
+
+    @cached_property
+    def _timesteps(self) -> tuple[int, ...]:
+        """Of the whole way."""
+        from laur.core.recipe import Recipe
+
+        resolved = self._engine.resolve(Recipe(prompt="anything", seed=0, **self._how))
+        if resolved.recipe.sampler != "lcm":
+            raise DataError(
+                f"{self._model} draws with {resolved.recipe.sampler}; only consistency models (lcm) predict a whole "
+                "picture at each step, so leave until out"
+            )
+        (stage,) = resolved.plan.stages
+        found = tuple(int(step.timestep) for step in stage.table.steps)
+        if self._until is not None and self._until > len(found):
+            raise DataError(
+                f"until is {self._until}, but {self._model} draws in {len(found)} steps; give fewer, or --steps"
+            )
+        return found
+
     def describe(self) -> Mapping[str, Any]:
         """See Source."""
         told: dict[str, Any] = {
@@ -122,6 +165,8 @@ class Own:
             told["steps"] = self._steps
         if self._guidance is not None:
             told["guidance"] = self._guidance
+        if self._until is not None:
+            told |= {"until": self._until, "timesteps": list(self._timesteps)}
         return {"kind": KIND, "model": self._info.key, **told}
 
     def __len__(self) -> int:
@@ -139,10 +184,9 @@ class Own:
 
         names = self._set.names(places)
         captions = [_one(name, texts) for name, texts in zip(names, self._set.captions(places), strict=True)]
-        side = self._size or self._info.native_size
-        how: dict[str, Any] = {"width": side, "height": side, "steps": self._steps}
-        if self._guidance is not None:
-            how |= {"guidance": self._guidance, "adapters": ()}
+        how: dict[str, Any] = self._how
+        if self._until is not None:  # the last of a few timesteps gives its prediction, and takes no noise
+            how = {**how, "steps": None, "timesteps": self._timesteps[: self._until]}
         recipes = [
             Recipe(prompt=plain_prompt(caption), seed=seed_of(name), **how)
             for name, caption in zip(names, captions, strict=True)

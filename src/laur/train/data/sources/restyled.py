@@ -60,7 +60,8 @@ class Repainted:
 
 
 class Restyled:
-    """The source. `trigger` takes the place of the words by which captions call the former style.
+    """The source. `trigger` takes the place of the words by which captions call the former style; where it is empty,
+    captions stay as they are, as those of own pictures should: other words would have drawn another picture.
 
     With a `seed` the teacher paints every picture with that one, so that what it leaves to chance (where the
     background's patches lie) is the same in all and can be learned from few.
@@ -89,8 +90,10 @@ class Restyled:
 def called(captions: tuple[str, ...], former: str, trigger: str) -> tuple[str, ...]:
     """Captions with the style's words at their end: plain ones, and one that still names the former style.
 
-    That one teaches the adapter to overrule a style which the prompt names too.
+    That one teaches the adapter to overrule a style which the prompt names too. Without such words they stay.
     """
+    if not trigger:
+        return captions
     plain = [caption.removesuffix(f", {former}") if former else caption for caption in captions]
     kept = [f"{text}, {trigger}" for text in plain if not former or former not in text]
     return tuple(dict.fromkeys([*kept, f"{captions[0]}, {trigger}"])) if captions else ()
