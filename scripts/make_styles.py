@@ -92,7 +92,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=Path("runs/styles"), help="where sets and runs go")
     parser.add_argument("--out", type=Path, default=Path("src/laur/style"), help="where the finished files go")
     parser.add_argument("--pictures", type=int, default=120, help="drawn once, and rendered anew for each style")
-    parser.add_argument("--updates", type=int, default=150)
+    parser.add_argument("--updates", type=int, default=600)
     parser.add_argument("--batch", type=int, default=4)
     return parser.parse_args()
 
