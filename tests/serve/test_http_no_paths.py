@@ -43,6 +43,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def http(folder):
     with serving(folder, FakeEngine()) as server, httpx2.Client(base_url=server.url, timeout=30.0) as client:
+        server.until_ready()
         yield client
 
 
