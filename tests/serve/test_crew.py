@@ -99,6 +99,25 @@ async def test_readiness_says_why_not(make_queue, store):
         assert (crew.ready, crew.live, crew.reason) == (False, True, "it is draining")
 
 
+async def test_a_worker_is_not_ready_before_its_queue_has_answered(make_queue, store, monkeypatch):
+    queue, answers = make_queue(), asyncio.Event()
+    claim = queue.claim
+
+    async def slowly(*args, **kwargs):
+        await answers.wait()
+        return await claim(*args, **kwargs)
+
+    monkeypatch.setattr(queue, "claim", slowly)
+    crew = Crew([hire(queue, store, FakeEngine)])
+    async with at_work(crew):
+        await until(lambda: crew.workers[0].loaded)
+        before = (crew.ready, crew.live, crew.reason)
+        answers.set()
+        await until(lambda: crew.ready)
+        assert crew.reason is None
+    assert before == (False, True, "the queue has not answered yet")
+
+
 async def test_readiness_ends_when_redis_goes_and_comes_back_with_it(redis_server, store):
     proxy = Proxy(redis_server.port)
     queue, engine = open_queue(proxy.url, QueueOptions(namespace="ready", lease=0.4, outage=0.3)), FakeEngine()

@@ -29,8 +29,8 @@ class Upkeep:
     index: Index
     hand: Hand
     way: Way
-    reached: float = 0.0
-    """When the queue answered last, by `time.monotonic`."""
+    reached: float | None = None
+    """When the queue answered last, by `time.monotonic`; None until it has."""
 
     async def publish(self) -> None:
         """Progress and previews, as many at a time as have come."""

@@ -99,7 +99,8 @@ class Worker:
     @property
     def ready(self) -> bool:
         """Whether it takes jobs: loaded, not draining, results can be kept, the queue answered a short while ago."""
-        recent = time.monotonic() - self.upkeep.reached < 2 * self.queue.options.lease
+        reached = self.upkeep.reached
+        recent = reached is not None and time.monotonic() - reached < 2 * self.queue.options.lease
         able = self.loaded and self.thread.alive and self.way.storage.trouble is None
         return able and not self.draining and recent
 
@@ -116,6 +117,8 @@ class Worker:
             return "the engine has ended"
         if self.way.storage.trouble is not None:
             return self.way.storage.trouble
+        if self.upkeep.reached is None:
+            return "the queue has not answered yet"
         return None if self.ready else "the queue has not answered for a while"
 
     def drain(self) -> None:
