@@ -40,6 +40,11 @@ def test_neither_is_bought_with_the_other(script: ModuleType) -> None:
     assert script.chosen({(1.0, 1.0): (1.15, 0.05), (0.8, 0.8): (0.95, 0.6), (0.6, 0.6): (0.5, 1.0)}) == (0.8, 0.8)
 
 
+def test_of_two_that_miss_a_goal_by_as_much_the_one_that_keeps_more_of_the_other(script: ModuleType) -> None:
+    found = {(1.0, 1.0): (0.60, 1.0), (1.0, 1.25): (0.80, 0.84), (0.3, 1.5): (0.80, 0.93), (0.3, 1.25): (0.72, 0.97)}
+    assert script.chosen(found) == (0.3, 1.5)
+
+
 def test_a_little_better_is_not_enough(script: ModuleType) -> None:
     assert script.chosen({(1.0, 1.0): (0.90, 1.0), (1.25, 1.25): (0.92, 1.0)}) == (1.0, 1.0)
 

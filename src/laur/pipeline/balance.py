@@ -1,38 +1,31 @@
 """`balance="style"`: weights at which a style over an accelerator keeps its look and what the prompt says.
 
-An accelerator was distilled on pictures without the style, at one guidance. What that guidance adds to a style (its
-words are a condition like others) is not in it, so styles come out fainter in four steps than alone in thirty; more of
-the style's weight brings the look back, and too much of it takes the place of what the prompt says. Which weights do
-both is measured for a pair of files (scripts/balance_styles.py) and stands in the style's card; they are factors of the
-weight that was asked for, over the run and by block. The accelerator keeps its weight, since it is merged into the
-network that all requests share.
+An accelerator was distilled on pictures without the style. In its first steps, out of noise alone, it lays down at once
+what a picture shows; a style that takes part there with all its weight takes the place of what the prompt says, while
+its look is made in the steps after. So a style's weight is low at first. Which weights keep both is measured for a pair
+of files (scripts/balance_styles.py) and stands in the style's card; they are factors of the weight that was asked for,
+over the run and by block. The accelerator keeps its weight: it is merged into the network that all requests share.
 
-For a pair that was not measured there is a rule, `by_rule`.
+For a pair that was not measured there is a rule, `RULE`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import TYPE_CHECKING
 
 from laur.style import cards
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from laur.core.adapter_ref import AdapterRef
     from laur.core.checkpoint import Checkpoint
     from laur.optimize import BaseAdapter
-    from laur.optimize.deltas import Delta
     from laur.pipeline.library import Library
 
 Chosen = list[tuple["AdapterRef", "BaseAdapter"]]
-GAIN = 1.25
-"""What an unmeasured style's weight is multiplied by, where there is room."""
-ROOM = 0.5
-"""How large all styles together may become beside the accelerator, in the norm of their differences; beyond it they
-are made no larger."""
+RULE = ((0.0, 0.3), (0.25, 1.0))
+"""Factors of the weight of a style that was not measured: those that keep most of both over the measured styles of
+`mini` (docs/styles.md)."""
 
 
 def balanced(found: Chosen, checkpoint: Checkpoint, library: Library) -> tuple[Chosen, list[str]]:
@@ -47,20 +40,11 @@ def balanced(found: Chosen, checkpoint: Checkpoint, library: Library) -> tuple[C
     if not styles:
         return found, ["balance has no effect without a style"]
     changed = list(found)
-    open_ones: list[int] = []
     for place in styles:
         ref, adapter = found[place]
         solved = measured(ref.name, adapter.sha256, fast.sha256)
-        if solved is None:
-            open_ones.append(place)
-        else:
-            changed[place] = dataclasses.replace(ref, phases=solved.phases, by_block=solved.by_block), adapter
-    if open_ones:
-        factor = by_rule([found[place] for place in styles], fast, checkpoint, library)
-        for place in open_ones:
-            ref, adapter = found[place]
-            # as a phase, so that a recipe that is filled again shows that it was weighed
-            changed[place] = dataclasses.replace(ref, phases=((0.0, round(factor, 4)),)), adapter
+        phases, by_block = (RULE, None) if solved is None else (solved.phases, solved.by_block)
+        changed[place] = dataclasses.replace(ref, phases=phases, by_block=by_block), adapter
     return changed, []
 
 
@@ -70,30 +54,6 @@ def measured(name: str, style: str, accelerator: str) -> cards.Balance | None:
         return None
     found = cards.card(name).balances
     return next((one for one in found if (one.style, one.accelerator) == (style, accelerator)), None)
-
-
-def by_rule(styles: Chosen, fast: BaseAdapter, checkpoint: Checkpoint, library: Library) -> float:
-    """One factor for styles that were not measured: GAIN, or less where they are large beside the accelerator.
-
-    Size is the Frobenius norm of the differences of the denoiser's weights, as `weight` has them, those of several
-    styles added as if they were orthogonal, which styles and accelerators nearly are.
-    """
-    whole = _size(library.rows.deltas(checkpoint.key, fast.sha256))
-    sizes = [ref.weight * _size(library.rows.deltas(checkpoint.key, adapter.sha256)) for ref, adapter in styles]
-    size = math.hypot(*sizes)
-    return min(GAIN, max(1.0, ROOM * whole / size)) if size else GAIN
-
-
-def _size(deltas: Mapping[str, Delta]) -> float:
-    """Over the low-rank differences of the denoiser; those of other kinds count nothing."""
-    from laur.optimize.deltas import LowRank
-
-    total = 0.0
-    for name, delta in deltas.items():
-        if name.startswith("unet.") and isinstance(delta, LowRank):
-            up, down = delta.factors()
-            total += delta.scale**2 * float(((up.T @ up) * (down @ down.T)).sum())
-    return math.sqrt(max(total, 0.0))
 
 
 def _is_style(ref: AdapterRef, adapter: BaseAdapter, library: Library, checkpoint: Checkpoint) -> bool:

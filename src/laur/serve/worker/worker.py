@@ -115,11 +115,9 @@ class Worker:
             return "the engine is being loaded"
         if not self.thread.alive:
             return "the engine has ended"
-        if self.way.storage.trouble is not None:
+        if self.way.storage.trouble is not None or self.ready:
             return self.way.storage.trouble
-        if self.upkeep.reached is None:
-            return "the queue has not answered yet"
-        return None if self.ready else "the queue has not answered for a while"
+        return f"the queue has not answered {'yet' if self.upkeep.reached is None else 'for a while'}"
 
     def drain(self) -> None:
         """Take nothing new, finish what is in hand, then end `run`."""
