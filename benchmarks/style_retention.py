@@ -7,7 +7,7 @@
 Against the style's adapter alone in as many steps as the teacher takes, with guidance (laur.train.evaluate.retention).
 Styles are told by a classifier that saw none of these pictures, captions read by a scorer that was trained for restyled
 pictures. What is drawn is kept in --work, and the same command goes on. Writes a JSON file, a Markdown table, and a
-sheet for each style.
+sheet for each style and one of them all.
 """
 
 from __future__ import annotations
@@ -134,6 +134,22 @@ def sheet(one: StyleRetention, wish: RetentionWish, engine: Engine, folder: Path
     contact_sheet(pictures, row_labels=words, column_labels=columns, title=one.name, style=style).save(out, quality=88)
 
 
+def overview(found: list[StyleRetention], wish: RetentionWish, engine: Engine, folder: Path, out: Path) -> None:
+    """A row of each style in few steps, balanced where that was drawn, under the one without a style."""
+    from laur.train.evaluate.gallery import Gallery
+
+    gallery = Gallery(folder, engine)
+    rows = [("no style", found[0].keys[BARE]), *((one.name, one.keys.get(BALANCED, one.keys[FEW])) for one in found)]
+    pictures = [list(gallery.pictures(keys[: SHOWN * wish.tries : wish.tries])) for _, keys in rows]
+    columns = [prompt.concept for prompt in wish.prompts[:SHOWN]]
+    style = SheetStyle(cell=(112, 112), row_label_width=100)
+    words = [name for name, _ in rows]
+    made = contact_sheet(
+        pictures, row_labels=words, column_labels=columns, title=f"{wish.steps} steps, balanced", style=style
+    )
+    made.save(out, quality=88)
+
+
 def main() -> int:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -183,6 +199,7 @@ def main() -> int:
     }
     for one in found:
         sheet(one, wish, engine, args.work, args.work / f"{one.name}.jpg")
+    overview(found, wish, engine, args.work, args.work / "all.jpg")
     text = table(figures["styles"], figures["all"])
     (args.work / "table.md").write_text(text + "\n")
     question = (__doc__ or "").partition("\n")[0]
