@@ -51,9 +51,10 @@ $(READY):
 	rm -f .venv/.ready-*
 	touch $@
 
-# the styles of mini, of which only those that are not up to date are trained; PACK: pictures, as `laur data` takes them
+# the styles of mini, of which only those that are not up to date are trained; PACK: pictures, as `laur data` takes them;
+# STYLES: only these
 styles: setup
-	$(BIN)/python scripts/make_styles.py --pack $(PACK)
+	$(BIN)/python scripts/make_styles.py --pack $(PACK) $(STYLES)
 
 clean:
 	rm -rf .venv .venv-deploy out dist
