@@ -114,7 +114,7 @@ def home(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
 
 def test_a_study_from_end_to_end(engine: Engine, home: Path, tmp_path: Path) -> None:
     pool = [*PROMPTS, *(Prompt(text="x" * length, concept=f"no. {length}") for length in range(1, 12))]
-    wish = RetentionWish(styles=["dots"], prompts=PROMPTS, pool=pool, steps=2, teacher_steps=2, size=(64, 64))
+    wish = RetentionWish(styles=["dots"], prompts=PROMPTS, pool=pool, steps=4, teacher_steps=2, size=(64, 64))
     found = retention(wish, tmp_path, engine, Brightness(), StyleClassifier())
     (one,) = found
     assert set(one.keys) == {ALONE, FEW, BALANCED, BARE}
