@@ -144,10 +144,8 @@ def overview(found: list[StyleRetention], wish: RetentionWish, engine: Engine, f
     columns = [prompt.concept for prompt in wish.prompts[:SHOWN]]
     style = SheetStyle(cell=(112, 112), row_label_width=100)
     words = [name for name, _ in rows]
-    made = contact_sheet(
-        pictures, row_labels=words, column_labels=columns, title=f"{wish.steps} steps, balanced", style=style
-    )
-    made.save(out, quality=88)
+    title = f"{wish.steps} steps" + ", balanced" * wish.balanced
+    contact_sheet(pictures, row_labels=words, column_labels=columns, title=title, style=style).save(out, quality=88)
 
 
 def main() -> int:
