@@ -68,9 +68,11 @@ def _wait(http, process, log):
 
 
 def _predict(http, **given):
-    return http.post(
-        "/predictions", json={"input": {"num_inference_steps": 2, "width": 64, "height": 64, **given}}
-    ).json()
+    sent = {"input": {"num_inference_steps": 2, "width": 64, "height": 64, **given}}
+    # Cog answers a moment before it frees the place of the prediction, and says 409 to what comes in between.
+    while (answer := http.post("/predictions", json=sent)).status_code == httpx2.codes.CONFLICT:
+        time.sleep(0.05)
+    return answer.json()
 
 
 def _picture(url):
