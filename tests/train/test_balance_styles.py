@@ -23,6 +23,12 @@ def script() -> ModuleType:
     return module
 
 
+def taken(script: ModuleType, found: dict[tuple[float, float], tuple[float, float]]) -> tuple[float, float]:
+    chosen = script.chosen({script.Factors(*factors): kept for factors, kept in found.items()})
+    assert chosen.blocks == ()
+    return chosen.first, chosen.rest
+
+
 def test_prompts_are_others_than_the_benchmark_draws(script: ModuleType) -> None:
     drawn = {prompt.concept for prompt in script.from_file(script.PROMPTS / "styles.jsonl")}
     found = script.prompts_of(16)
@@ -32,21 +38,42 @@ def test_prompts_are_others_than_the_benchmark_draws(script: ModuleType) -> None
 
 def test_the_nearest_to_plain_that_keeps_both_is_taken(script: ModuleType) -> None:
     found = {(1.0, 1.0): (0.7, 1.0), (1.5, 1.5): (1.1, 0.98), (1.25, 1.25): (0.95, 0.98), (0.8, 1.25): (0.9, 1.0)}
-    assert script.chosen(found) == (1.25, 1.25)
+    assert taken(script, found) == (1.25, 1.25)
 
 
 def test_neither_is_bought_with_the_other(script: ModuleType) -> None:
-    assert script.chosen({(1.0, 1.0): (0.8, 0.8), (1.5, 1.5): (1.3, 0.5), (0.6, 0.6): (0.5, 1.2)}) == (1.0, 1.0)
-    assert script.chosen({(1.0, 1.0): (1.15, 0.05), (0.8, 0.8): (0.95, 0.6), (0.6, 0.6): (0.5, 1.0)}) == (0.8, 0.8)
+    assert taken(script, {(1.0, 1.0): (0.8, 0.8), (1.5, 1.5): (1.3, 0.5), (0.6, 0.6): (0.5, 1.2)}) == (1.0, 1.0)
+    assert taken(script, {(1.0, 1.0): (1.15, 0.05), (0.8, 0.8): (0.95, 0.6), (0.6, 0.6): (0.5, 1.0)}) == (0.8, 0.8)
 
 
 def test_of_two_that_miss_a_goal_by_as_much_the_one_that_keeps_more_of_the_other(script: ModuleType) -> None:
     found = {(1.0, 1.0): (0.60, 1.0), (1.0, 1.25): (0.80, 0.84), (0.3, 1.5): (0.80, 0.93), (0.3, 1.25): (0.72, 0.97)}
-    assert script.chosen(found) == (0.3, 1.5)
+    assert taken(script, found) == (0.3, 1.5)
 
 
 def test_a_little_better_is_not_enough(script: ModuleType) -> None:
-    assert script.chosen({(1.0, 1.0): (0.90, 1.0), (1.25, 1.25): (0.92, 1.0)}) == (1.0, 1.0)
+    assert taken(script, {(1.0, 1.0): (0.90, 1.0), (1.25, 1.25): (0.92, 1.0)}) == (1.0, 1.0)
+
+
+def test_blocks_are_weighed_where_that_gains_enough(script: ModuleType) -> None:
+    late = script.Factors(0.3, 1.0)
+    found = {script.PLAIN: (1.1, 0.6), late: (0.9, 0.8), late._replace(blocks=(("up", 1.4),)): (0.95, 0.9)}
+    assert script.chosen(found).blocks == (("up", 1.4),)
+    found[late._replace(blocks=(("up", 1.4),))] = (0.95, 0.81)
+    assert script.chosen(found) == late
+
+
+def test_blocks_factors_reach_the_card(script: ModuleType, tmp_path: Path) -> None:
+    shipped = next(card for card in cards.shipped() if card.name == "ink")
+    assert shipped.forms["mini"].file is not None
+    shutil.copy(shipped.forms["mini"].file.with_name("ink.toml"), tmp_path)
+    card = cards.read(tmp_path / "ink.toml", "medium")
+    factors = script.Factors(0.3, 1.25, (("down", 0.6), ("up", 1.4)))
+    script.write(card, "a" * 64, "b" * 64, factors)
+    script.write(card, "c" * 64, "d" * 64, factors)
+    (balance,) = cards.read(tmp_path / "ink.toml", "medium").balances
+    assert balance.by_block == {"down": 0.6, "up": 1.4}
+    assert balance.phases == ((0.0, 0.3), (0.25, 1.25))
 
 
 @pytest.mark.parametrize("factors", [(1.0, 1.0), (0.6, 1.25)])
@@ -55,8 +82,8 @@ def test_a_card_is_written_and_written_anew(script: ModuleType, tmp_path: Path, 
     assert shipped.forms["mini"].file is not None
     shutil.copy(shipped.forms["mini"].file.with_name("ink.toml"), tmp_path)
     card = cards.read(tmp_path / "ink.toml", "medium")
-    script.write(card, "a" * 64, "b" * 64, (1.5, 1.5))
-    script.write(card, "c" * 64, "d" * 64, factors)
+    script.write(card, "a" * 64, "b" * 64, script.Factors(1.5, 1.5))
+    script.write(card, "c" * 64, "d" * 64, script.Factors(*factors))
     again = cards.read(tmp_path / "ink.toml", "medium")
     (balance,) = again.balances
     assert (balance.style, balance.accelerator) == ("c" * 64, "d" * 64)
