@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from laur.core.errors import AdapterError
+from laur.core.plan import AdapterUse
 from laur.core.recipe import AdapterRef, Recipe
 from laur.optimize import ADAPTERS, BaseAdapter, register
 from laur.optimize.deltas import Delta, Dense
@@ -20,6 +21,7 @@ from laur.pipeline.engine import Engine
 from laur.pipeline.events import Admitted, Done, Event, Failed
 from laur.pipeline.library import Library
 from laur.render.compare import psnr
+from laur.style import cards
 
 FEW = ("mid_block.resnets.0.conv1", "mid_block.attentions.0.transformer_blocks.0.attn2.to_k", "conv_out")
 
@@ -29,7 +31,7 @@ def style(path: Path, layers: Mapping[str, LayerShape], seed: int, *, rank: int 
     draw = torch.Generator().manual_seed(seed)
     state: dict[str, torch.Tensor] = {}
     for name, layer in layers.items():
-        if not name.startswith("unet.") or "time_emb" in name or not (everywhere or name.endswith(FEW)):
+        if not name.startswith("unet.") or not (everywhere or name.endswith(FEW)):
             continue
         out, inner, *kernel = layer.weight
         scale = (inner * rank) ** -0.5
@@ -91,6 +93,16 @@ def test_the_picture_is_that_of_merged_weights(engine32: Engine, styles: list[st
     for wish in wishes(styles)[:2]:
         assert psnr(merged.pictures([wish])[0].pixels, engine32.pictures([wish])[0].pixels) >= 70
     assert psnr(merged.pictures([wishes(styles)[0]])[0].pixels, merged.pictures([recipe()])[0].pixels) < 40
+
+
+def test_every_style_that_ships_shares_batches(engine32: Engine) -> None:
+    library, checkpoint = engine32.library, engine32.library.checkpoint("mini").key
+    names = [card.name for card in cards.shipped() if (file := card.forms["mini"].file) and file.is_file()]
+    assert names
+    for name in names:
+        use = AdapterUse(sha256=library.adapter(name).sha256, weight=1.0)
+        assert library.rows.pinned(checkpoint, (use,)) == (), name
+        assert library.rows.row_set(checkpoint, (use,)) is not None, name
 
 
 def test_accelerators_and_dense_differences_are_merged(
