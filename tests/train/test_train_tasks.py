@@ -6,11 +6,16 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from tiny_set import tiny_set
 
 from helpers.tiny import tiny_folder
 from laur.cli.app import run
+from laur.optimize.algebra import matrix
+from laur.optimize.lora_file import LoraFile
+from laur.optimize.merge import layer_shapes
 from laur.pipeline.engine import Engine
+from laur.pipeline.loading.load import load
 from laur.train.journal import read
 
 UPDATES = 2
@@ -63,6 +68,19 @@ def test_style(checkpoint: Path, data: Path, tmp_path: Path) -> None:
     assert run(["train", "style", "--out", str(out), "--resume", "--updates", "4"]) == 0
     assert [line["update"] for line in read(out / "journal.jsonl")] == list(range(4))
     assert result.read_bytes() != first
+
+
+def test_a_style_goes_on_from_an_adapter(checkpoint: Path, data: Path, tmp_path: Path) -> None:
+    first = outcome("style", tmp_path / "first", checkpoint, data, "--set", "objective.rank=2")
+    begin = ("--set", f"objective.adapter={json.dumps(str(first))}")
+    rank = ("--set", "objective.rank=3", "--set", "optimiser.lr=1e-12")  # what is not learned stays
+    again = outcome("style", tmp_path / "again", checkpoint, data, *begin, *rank)
+    shapes = layer_shapes(load(str(checkpoint)).unet(), "unet")
+    before, after = (LoraFile(path).deltas(shapes) for path in (first, again))
+    assert before.keys() == after.keys()
+    for name, delta in before.items():
+        assert torch.allclose(matrix(name, delta), matrix(name, after[name]), atol=1e-3), name
+    assert trained("style", tmp_path / "less", checkpoint, data, *begin, "--set", "objective.rank=1") == 2
 
 
 def test_lcf(checkpoint: Path, data: Path, lcm_lora: Path, tmp_path: Path) -> None:

@@ -46,6 +46,9 @@ class StyleOptions(DenoisingOptions):
     """The difference is alpha / rank · up · down; the rank where it is not set."""
     targets: tuple[str, ...] = ("attention", "projection", "feed_forward", "conv")
     """Layers that learn: groups (attention, projection, feed_forward, conv, time) or patterns of names."""
+    adapter: str = ""
+    """A style's LoRA to go on from, by the style's name or a file, of this rank or a lower one; begin anew where
+    empty."""
     trigger_words: tuple[str, ...] = ()
     """Words of the captions that call the style; written into the file, so that prompts get them by themselves."""
     prior: str = ""
@@ -250,6 +253,9 @@ class Prior:
 
 def build(options: StyleOptions, loaded: LoadedCheckpoint, device: torch.device) -> Style:
     """Errors: TrainingError, DataError."""
+    from laur.optimize.catalogue import find
+    from laur.optimize.merge import layer_shapes
+    from laur.style.lookup import form_of, is_style
     from laur.train.objectives.lcf import merge
     from laur.train.objectives.lcm import fresh
 
@@ -259,6 +265,12 @@ def build(options: StyleOptions, loaded: LoadedCheckpoint, device: torch.device)
         fast = fresh(loaded, device)
         merge(fast, options.accelerator)
     way = Way(options.path) if options.path else None
-    return Style(
+    style = Style(
         loaded, fresh(loaded, device), Diffusion(loaded.info, device), options, prior=prior, fast=fast, way=way
     )
+    if options.adapter:
+        name = options.adapter
+        if is_style(name) and (file := form_of(name, loaded.info.family).file) is not None:
+            name = str(file)
+        style.lora.begin_with(find(name).deltas(layer_shapes(style.model, "unet")))
+    return style
