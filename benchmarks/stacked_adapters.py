@@ -3,12 +3,13 @@
     python benchmarks/stacked_adapters.py --prompts 64 --docs               # the styles that ship
     python benchmarks/stacked_adapters.py a.safetensors b.safetensors …     # these
 
-Each prompt (the name of a thing: styles change colours) is drawn with none, then with 1 to 8 of the adapters, in an
-order of its own, at their full weight; then with one of them at rising weights. Their words are left out, so that
-nothing but weights changes. The shipped scorer says for each picture how many names of other things fit it less than
-its own; agreement is twice that share less one: 1 is always, 0 is chance. Both curves are put over the strength of the
-mix (`laur.optimize.strength`); the limit is where agreement falls below --keep of what it is with one adapter. It goes
-into `laur.pipeline.mixes.LIMIT` by hand.
+Each prompt (a held-out caption without colours: styles change those) is drawn with none, then with 1 to 8 of the
+adapters, in an order of its own, at their full weight; then with one of them at rising weights. Their words are left
+out, so that nothing but weights changes. The scorer for restyled pictures (laur.train.evaluate.style_scorer) says for
+each picture how many captions of other things fit it less than its own; agreement is twice that share less one: 1 is
+always, 0 is chance. Both curves are put over the strength of the
+mix (`laur.optimize.strength`); the limit is where agreement falls below --keep of what it is with one adapter. As a
+multiple of the strength of one it goes into `laur.pipeline.mixes.LIMIT` by hand.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from harness import ROOT, report
 
 from laur.core.recipe import AdapterRef, Recipe
 from laur.pipeline.engine import Engine
-from laur.pipeline.scoring.base import find_scorer
-from laur.train.evaluate.prompts import Prompt, candidates, chosen, from_file
+from laur.train.evaluate.prompts import Prompt, candidates, chosen
+from laur.train.evaluate.style_scorer import pool, style_scorer
 from laur.utils.metrics.agreement import retrieved
 from laur.utils.metrics.bootstrap import mean_interval, resamples
 
@@ -167,10 +168,13 @@ class Curves:
         ]
         for row in (one.row for one in self.all):
             low, high = row["interval"]
-            said = f"| {row['adapters']} | {row['weight']:g} | {row['strength']:.2f} "
+            said = f"| {row['adapters']} | {row['weight']:g} | {row['strength']:.3f} "
             lines.append(said + f"| {row['agreement']:.2f} ({low:.2f} to {high:.2f}) | {row['found']:.0%} |")
         limit = self.limit
-        end = "was not reached" if limit is None else f"is a strength of {limit:.2f}"
+        one = float(self.stacks[0].strength.mean())
+        end = (
+            "was not reached" if limit is None else f"is a strength of {limit:.3f}, {limit / one:.1f} times that of one"
+        )
         words = f"{len(self.none.scores)} prompts; the limit, {self.keep:.0%} of the agreement with one adapter, {end}."
         return "\n".join([*lines, "", words])
 
@@ -189,11 +193,10 @@ def main() -> None:
     args = parser.parse_args()
     names = args.adapters or shipped()
     engine = Engine("mini")
-    things = dict.fromkeys(prompt.concept for prompt in from_file(PROMPTS))
-    prompts = chosen([Prompt(text=thing, concept=thing) for thing in things], args.prompts)
+    prompts = chosen(list({prompt.concept: prompt for prompt in pool(PROMPTS)}.values()), args.prompts)
     others = min(sum(other.concept != prompt.concept for other in prompts) for prompt in prompts)
     table_of = candidates(prompts, min(CHOICES, others + 1))
-    scorer = find_scorer("mini", engine.library.placement.device)
+    scorer = style_scorer()
     shown: list[list[Any]] = []
 
     def run(count: int, weight: float) -> Drawn:

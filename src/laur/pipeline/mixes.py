@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from laur.core.errors import LaurError
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
     from laur.pipeline.library import Library
 
 Uses = tuple["AdapterUse", ...]
-LIMIT = 0.1
-"""`Strength.overall` beyond which `mini` loses what the prompt says; benchmarks/stacked_adapters.py draws the curve."""
+LIMIT = 1.5
+"""Beyond this many times the strength (`Strength.overall`) that the strongest of its adapters has alone, at weight 1, a
+mix loses what the prompt says: found for `mini` by benchmarks/stacked_adapters.py. A multiple, since adapters that were
+made for one model differ in strength, and each was made to be drawn with alone."""
 _REMEMBERED = 256
 """Mixes whose strength is kept, a few kilobytes each."""
 
@@ -37,10 +40,11 @@ class Mixes:
         for checkpoint, uses in dict.fromkeys(self._sets(plan)):
             try:
                 strength = self.strength(checkpoint, uses)
+                alone = max(self.strength(checkpoint, (_alone(use),)).overall for use in uses)
             except LaurError:  # a damaged file fails the picture, with a line of its own
                 continue
-            if strength.overall > LIMIT:
-                found[_told(strength)] = None
+            if strength.overall > LIMIT * alone:
+                found[_told(strength, alone)] = None
         return tuple(found)
 
     def strength(self, checkpoint: str, uses: Uses) -> Strength:
@@ -89,10 +93,16 @@ def _most(use: AdapterUse) -> float:
     return max([1.0, *(abs(factor) for _, factor in use.by_block or ())])
 
 
-def _told(strength: Strength) -> str:
+def _alone(use: AdapterUse) -> AdapterUse:
+    """As it was made to be drawn with."""
+    return replace(use, weight=1.0, by_block=None)
+
+
+def _told(strength: Strength, alone: float) -> str:
     [(worst, most)] = strength.most()
+    times = strength.overall / alone
     return (
-        f"these adapters together change the weights by {strength.overall:.2f} of their size (most: {most:.2g} in "
-        f"{worst}), and beyond {LIMIT:g} pictures lose what the prompt says; "
-        f"{LIMIT / strength.overall:.1g} times their weights stays within"
+        f"these adapters together change the weights {times:.2g} times as much as the strongest of them alone (most: "
+        f"{most:.2g} of its size in {worst}), and beyond {LIMIT:g} times pictures lose what the prompt says; "
+        f"{LIMIT / times:.1g} times their weights stays within"
     )
