@@ -118,6 +118,34 @@ def test_an_autoencoder_learns_its_decoder_alone(sd1: LoadedCheckpoint) -> None:
     assert float(total) == pytest.approx(losses[-1], rel=1e-5)
 
 
+def drift(sd1: LoadedCheckpoint, keep: float) -> tuple[float, float]:
+    """How far an encoder's latents move in a few updates, and the loss's part that says so."""
+    objective = vae.build(vae.VaeOptions(crop=0, latent_noise=0.0, encoder=True, keep=keep, pull=0.0), sd1, CPU)
+    keys = torch.arange(2)
+    pictures = Draws(3, keys).uniform("picture", (3, 64, 64)) * 2 - 1
+    optimiser = torch.optim.AdamW(objective.model.parameters(), lr=1e-3)
+    said = 0.0
+    for _ in range(6):
+        loss = objective.loss(Batch(0, keys, pictures, None), Draws(4, keys))
+        optimiser.zero_grad()
+        loss.total.backward()
+        optimiser.step()
+        said = float(loss.parts.get("keep", 0.0))
+    with torch.no_grad():
+        now, former = (model.encode(pictures).latent_dist.mode() for model in (objective.model, sd1.vae()))  # type: ignore[operator]
+    return float(((now - former) * sd1.info.latent_scale).square().mean()), said
+
+
+def test_an_encoder_that_learns_on_keeps_its_latents(sd1: LoadedCheckpoint) -> None:
+    (free, nothing), (kept, said) = drift(sd1, 0.0), drift(sd1, 100.0)
+    assert nothing == 0.0
+    assert 0 < kept < 0.3 * free
+    assert 0 < said < free
+    for options in ({"keep": 1.0}, {"keep": 1.0, "encoder": True, "scratch": True}):
+        with pytest.raises(TrainingError, match="keep holds the latents of an encoder that learns on"):
+            vae.build(vae.VaeOptions(**options), sd1, CPU)  # type: ignore[arg-type]
+
+
 def random_lora(loaded: LoadedCheckpoint, rank: int = 4) -> tuple[Any, Lora]:
     unet = lcm.fresh(loaded, CPU)
     lora = Lora(unet, rank=rank, alpha=2.0, targets=ALL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ class VaeOptions:
     """Which half learns, and from what."""
 
     encoder: bool = False
-    """Train the encoder too. It moves every latent: the denoiser must then be trained again."""
+    """Train the encoder too. It moves every latent: unless `keep` holds them, the denoiser must be trained again."""
     scratch: bool = False
     """Begin with random weights of the checkpoint's architecture; trains the encoder too."""
     absolute: float = 1.0
@@ -42,7 +43,11 @@ class VaeOptions:
     latent_noise: float = 0.1
     """Up to so much noise (standard deviation) is put on latents, so that the decoder forgives a denoiser's errors."""
     pull: float = 0.001
-    """With the encoder: how strongly latents are pulled to zero mean and unit variance."""
+    """With the encoder: how strongly latents are pulled to zero mean and unit variance; not where `keep` is set."""
+    keep: float = 0.0
+    """With the encoder: how strongly latents, as the denoiser sees them, are held to what the encoder gave before. Then
+    the denoiser and its adapters stay fit, while the encoder learns what it could not tell apart: colours and grounds
+    that the pictures it began with did not have."""
     crop: int = 128
     """Pixels a side that are learned from at a time; 0 takes whole pictures."""
 
@@ -60,6 +65,7 @@ class Autoencoding:
                 if part is not None:
                     part.requires_grad_(False)
         self._learns_encoder = learns
+        self._before = copy.deepcopy(vae).requires_grad_(False).eval() if learns and options.keep else None
         self._vgg: Vgg | None = None
         if options.perceptual > 0:
             self._vgg = Vgg(options.perceptual_weights).to(next(vae.parameters()).device)
@@ -85,7 +91,13 @@ class Autoencoding:
         if self._vgg is not None:
             parts["perceptual"] = self._vgg.distance(found.clamp(-1, 1), pictures).mean()
             total = total + options.perceptual * parts["perceptual"]
-        if self._learns_encoder:
+        if self._before is not None:
+            with torch.no_grad():
+                former = _latents(self._before.encode(pictures))
+            moved = (latents - former) * self._loaded.info.latent_scale  # as the denoiser sees them
+            parts["keep"] = moved.square().mean()
+            total = total + options.keep * parts["keep"]
+        elif self._learns_encoder:
             # by sample, so that slices average to the whole
             flat = latents.flatten(2)
             parts["pull"] = flat.mean(2).square().mean() + (flat.var(2) - 1).square().mean()
@@ -110,9 +122,12 @@ class Autoencoding:
 
     def _encoded(self, pictures: Tensor) -> Tensor:
         with torch.set_grad_enabled(self._learns_encoder):
-            encoded = self._vae.encode(pictures)
-        latents: Tensor = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
-        return latents.float()
+            return _latents(self._vae.encode(pictures))
+
+
+def _latents(encoded: Any) -> Tensor:
+    latents: Tensor = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
+    return latents.float()
 
 
 def cropped(pictures: Tensor, draws: Draws, side: int) -> Tensor:
@@ -137,8 +152,8 @@ def gradient_error(a: Tensor, b: Tensor) -> Tensor:
 
 def build(options: VaeOptions, loaded: LoadedCheckpoint, device: torch.device) -> Autoencoding:
     """Errors: TrainingError."""
-    import copy
-
+    if options.keep and (options.scratch or not options.encoder):
+        raise TrainingError("objective.keep holds the latents of an encoder that learns on; set objective.encoder too")
     if options.crop < 0 or options.crop % loaded.info.downscale:
         raise TrainingError(f"crop is {options.crop}; it must be a multiple of {loaded.info.downscale}")
     vae = copy.deepcopy(loaded.vae()).to(device, torch.float32)
