@@ -7,9 +7,9 @@ Each prompt (a held-out caption without colours: styles change those) is drawn w
 adapters, in an order of its own, at their full weight; then with one of them at rising weights. Their words are left
 out, so that nothing but weights changes. The scorer for restyled pictures (laur.train.evaluate.style_scorer) says for
 each picture how many captions of other things fit it less than its own; agreement is twice that share less one: 1 is
-always, 0 is chance. Both curves are put over the strength of the
-mix (`laur.optimize.strength`); the limit is where agreement falls below --keep of what it is with one adapter. As a
-multiple of the strength of one it goes into `laur.pipeline.mixes.LIMIT` by hand.
+always, 0 is chance. Both curves are put over the strength of the mix (`laur.optimize.strength`); the limit is where
+agreement falls below --keep of what it is with one adapter. As a multiple of the strength of one it goes into
+`laur.pipeline.mixes.LIMIT` by hand.
 """
 
 from __future__ import annotations

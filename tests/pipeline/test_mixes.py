@@ -13,6 +13,7 @@ from laur.core.recipe import Recipe
 from laur.pipeline import mixes
 from laur.pipeline.engine import Engine
 from laur.pipeline.standard import StandardPipeline
+from laur.style import cards
 
 SMALL = {"prompt": "a fox", "seed": 7, "steps": 1, "width": 64, "height": 64}
 
@@ -60,8 +61,22 @@ def test_a_mix_is_told_of_beyond_the_limit(engine32: Engine, styles: list[str]) 
     assert notes(engine32, f"{one}:0.1", f"{two}:0.1") == (), "weak ones are far from it"
     apart = f"{one}:1.4@..0.5", f"{two}:1.4@0.5.."
     assert notes(engine32, *apart, steps=2) == (), "one after the other never meet"
+    late = f"{one}:0.3,1.8@0.5"
+    assert notes(engine32, late, steps=2) == (), "a mean of 1.05 over the run"
+    assert len(notes(engine32, f"{one}:1.3,1.8@0.5", steps=2)) == 1
     assert len(notes(engine32, f"{one}:1.2@left", f"{two}:1.2@left")) == 1
     assert notes(engine32, "lcm-lora-mini:3") == (), "an accelerator is part of what the model is"
+
+
+def test_no_measured_balance_is_told_of(engine32: Engine) -> None:
+    cases = [card.name for card in cards.shipped() if card.balances]
+    assert cases
+    for name in cases:
+        for steps in (4, 8):
+            wish = Recipe.from_dict({**SMALL, "steps": steps, "adapters": [name], "balance": "style"})
+            resolved = engine32.resolve(wish)
+            assert any(ref.phases for ref in resolved.recipe.adapters or ()), name
+            assert engine32.notes(resolved.plan) == (), (name, steps)
 
 
 def test_it_is_measured_once(engine32: Engine, styles: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

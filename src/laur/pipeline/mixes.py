@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from laur.core.plan import AdapterUse, Plan
+    from laur.core.plan import AdapterUse, Plan, Stage
     from laur.optimize.strength import Strength
     from laur.pipeline.library import Library
 
@@ -35,17 +35,29 @@ class Mixes:
         self._norms: dict[tuple[str, str], float] = {}
 
     def notes(self, plan: Plan) -> tuple[str, ...]:
-        """What to tell of a plan's mixes. Reads their adapters, where that has not been done."""
-        found: dict[str, None] = {}
-        for checkpoint, uses in dict.fromkeys(self._sets(plan)):
-            try:
-                strength = self.strength(checkpoint, uses)
-                alone = max(self.strength(checkpoint, (_alone(use),)).overall for use in uses)
-            except LaurError:  # a damaged file fails the picture, with a line of its own
-                continue
-            if strength.overall > LIMIT * alone:
-                found[_told(strength, alone)] = None
-        return tuple(found)
+        """What to tell of a plan's mixes. Reads their adapters, where that has not been done.
+
+        What counts is the mean over the steps, of the strongest mix of each: a style may be more than its own weight
+        late in a run, when it is settled what the picture shows, if it is less at first.
+        """
+        if not any(self._looked_at(uses) for stage in plan.stages for uses in self._sets(stage)):
+            return ()
+        total, most, worst = 0.0, 0.0, None
+        for stage in plan.stages:
+            times = 0.0
+            for uses in dict.fromkeys(self._sets(stage)):
+                try:
+                    strength = self.strength(stage.checkpoint, uses)
+                    alone = max(self.strength(stage.checkpoint, (_alone(use),)).overall for use in uses)
+                except LaurError:  # a damaged file fails the picture, with a line of its own
+                    return ()
+                own = strength.overall / alone if alone else 0.0
+                times = max(times, own)
+                if own > most:
+                    most, worst = own, strength
+            total += times * len(stage.table.steps)
+        mean = total / max(sum(len(stage.table.steps) for stage in plan.stages), 1)
+        return (_told(worst, mean),) if worst is not None and mean > LIMIT else ()
 
     def strength(self, checkpoint: str, uses: Uses) -> Strength:
         """Of adapters together, in the denoiser. Errors: AdapterError, MismatchError."""
@@ -57,13 +69,16 @@ class Mixes:
         self._found.move_to_end(key)
         return self._found[key]
 
-    def _sets(self, plan: Plan) -> Iterator[tuple[str, Uses]]:
-        """The mixes to look at: one adapter at no more than its own weight is what it was made to be."""
-        for stage in plan.stages:
-            for row in stage.rows:
-                uses = tuple(use for use in (*stage.adapters, *row.adapters) if self._counts(use))
-                if len(uses) > 1 or any(abs(use.weight) * _most(use) > 1 for use in uses):
-                    yield stage.checkpoint, uses
+    def _sets(self, stage: Stage) -> Iterator[Uses]:
+        """Of each row."""
+        for row in stage.rows:
+            if uses := tuple(use for use in (*stage.adapters, *row.adapters) if self._counts(use)):
+                yield uses
+
+    @staticmethod
+    def _looked_at(uses: Uses) -> bool:
+        """One adapter at no more than its own weight is what it was made to be."""
+        return len(uses) > 1 or any(abs(use.weight) * _most(use) > 1 for use in uses)
 
     def _counts(self, use: AdapterUse) -> bool:
         """An accelerator is part of what the model is."""
@@ -98,9 +113,8 @@ def _alone(use: AdapterUse) -> AdapterUse:
     return replace(use, weight=1.0, by_block=None)
 
 
-def _told(strength: Strength, alone: float) -> str:
+def _told(strength: Strength, times: float) -> str:
     [(worst, most)] = strength.most()
-    times = strength.overall / alone
     return (
         f"these adapters together change the weights {times:.2g} times as much as the strongest of them alone (most: "
         f"{most:.2g} of its size in {worst}), and beyond {LIMIT:g} times pictures lose what the prompt says; "
