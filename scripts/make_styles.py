@@ -1,5 +1,8 @@
 """Make the styles of `mini` one by one: all weights learn a teacher's pictures, what changed becomes a LoRA in 8 bits.
 
+The teacher paints over icons of the pack or, of most styles, over what mini itself draws from their captions in four
+steps: then there is the style alone to learn, and subjects stay as they were.
+
     python scripts/make_styles.py --pack mini-train              all that are not up to date
     python scripts/make_styles.py --pack mini-train oil ink      only these
 
@@ -16,8 +19,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from PIL import Image
+
+from laur.models import adapter_file
 from laur.optimize.algebra import extract
 from laur.optimize.deltas import LowRank
 from laur.optimize.lora_file import LoraFile
@@ -29,6 +35,8 @@ from laur.style.cards import Card, shipped
 from laur.style.teachers import teacher
 from laur.train.data.prepare import Wish, prepare
 from laur.train.data.sources.fold import Fold
+from laur.train.data.sources.folder import Folder
+from laur.train.data.sources.own import Own
 from laur.train.data.sources.pack import Pack
 from laur.train.data.sources.restyled import Restyled
 from laur.train.objectives import export
@@ -36,9 +44,17 @@ from laur.train.objectives import export
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from laur.train.data.picture import Source
+
 CONTENT = ("fluent 3d", "noto", "twemoji", "fluent flat", "emojione", "fluent gradient")
 """Styles of the pack whose pictures are painted: coloured and filled."""
 RANK = 4
+RANKS = {"noir": 8}
+"""Where the usual rank loses the style."""
+OVER_ICONS = frozenset(
+    ("fauvism", "impressionism", "ink", "paper-cut", "pencil", "pixel-art", "pointillism", "ukiyo-e", "watercolour")
+)
+"""Painted over icons; the others over mini's own pictures."""
 SETTINGS = {
     "optimiser.name": "adamw",
     "optimiser.lr": "1e-4",
@@ -55,16 +71,18 @@ def main() -> None:
     """Make what is missing."""
     wish = _arguments()
     loaded = load("mini")
-    pictures = Fold(Pack(wish.pack, styles=CONTENT), wish.pictures, held_out=False)
     cards = [card for card in shipped() if card.teacher and (not wish.names or card.name in wish.names)]
     for card in cards:
-        key = _key(wish, card, loaded, pictures)
+        over_icons = card.name in OVER_ICONS
+        icons = Fold(Pack(wish.pack, styles=CONTENT), wish.pictures if over_icons else wish.own, held_out=False)
+        key = _key(wish, card, loaded, icons)
         target = wish.out / card.kind / f"{card.name}.safetensors"
         if target.exists() and LoraFile(target).metadata.get(KEY) == key:
             print(f"{card.name}: up to date", flush=True)
             continue
         begun = time.monotonic()
-        tuned = _tuned(wish, card, loaded, pictures, wish.work / f"{card.name}-{key[:8]}")
+        beneath = icons if over_icons else _own(wish, loaded, icons)
+        tuned = _tuned(wish, card, loaded, beneath, wish.work / f"{card.name}-{key[:8]}")
         error = _compact(tuned, loaded, target, card, key)
         seconds = time.monotonic() - begun
         print(f"{card.name}: {target.stat().st_size:,} bytes, error {error:.2f}, {seconds:.0f} s", flush=True)
@@ -76,25 +94,50 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--pack", type=Path, required=True, help="captions: a pack's folder")
     parser.add_argument("--work", type=Path, default=Path("runs/styles"), help="where sets and runs go")
     parser.add_argument("--out", type=Path, default=Path("src/laur/style"), help="where the finished files go")
-    parser.add_argument("--pictures", type=int, default=240, help="rendered anew for each style")
+    parser.add_argument("--pictures", type=int, default=240, help="icons rendered anew for a style")
+    parser.add_argument("--own", type=int, default=480, help="mini's own pictures, painted over for a style")
     parser.add_argument("--updates", type=int, default=270)
     parser.add_argument("--batch", type=int, default=8)
     return parser.parse_args()
 
 
-def _key(wish: argparse.Namespace, card: Card, loaded: LoadedCheckpoint, pictures: Fold) -> str:
-    made_from = {
+def _key(wish: argparse.Namespace, card: Card, loaded: LoadedCheckpoint, icons: Fold) -> str:
+    made_from: dict[str, Any] = {
         "base": loaded.info.sha256,
         "teacher": teacher(card.teacher).sha256,
-        "pictures": dict(pictures.describe()),
-        "settings": [wish.updates, wish.batch, RANK, SETTINGS],
+        "pictures": dict(icons.describe()),
+        "settings": [wish.updates, wish.batch, _rank(card), SETTINGS],
     }
+    if card.name not in OVER_ICONS:
+        made_from["accelerator"] = hashlib.sha256(adapter_file("lcm-lora-mini").read_bytes()).hexdigest()
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
 
 
-def _tuned(wish: argparse.Namespace, card: Card, loaded: LoadedCheckpoint, pictures: Fold, work: Path) -> Path:
+def _rank(card: Card) -> int:
+    return RANKS.get(card.name, RANK)
+
+
+def _own(wish: argparse.Namespace, loaded: LoadedCheckpoint, icons: Fold) -> Folder:
+    """A folder of what mini draws from the icons' captions, drawn once for all styles."""
+    told = json.dumps([loaded.info.sha256, dict(icons.describe())], sort_keys=True)
+    folder = wish.work / f"own-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
+    pictures, index = folder / "pictures", folder / "pictures" / "metadata.jsonl"
+    if not index.exists():  # written last
+        prepare(icons, folder / "captions", loaded, Wish(size=loaded.info.native_size), place=choose(None))
+        pictures.mkdir(exist_ok=True)
+        own = Own(folder / "captions", "mini")
+        lines: list[str] = []
+        for number, record in enumerate(own.records(0, len(own))):
+            Image.fromarray(record.pixels).save(pictures / f"{number:04}.png")
+            lines.append(json.dumps({"file_name": f"{number:04}.png", "text": record.caption}) + "\n")
+        index.write_text("".join(lines))
+    return Folder(pictures)
+
+
+def _tuned(wish: argparse.Namespace, card: Card, loaded: LoadedCheckpoint, beneath: Source, work: Path) -> Path:
     """The folder of a checkpoint that paints so."""
-    source = Restyled(pictures, teacher(card.teacher), f"{card.name.replace('-', ' ')} style", seed=0)
+    trigger = f"{card.name.replace('-', ' ')} style" if card.name in OVER_ICONS else ""
+    source = Restyled(beneath, teacher(card.teacher), trigger, seed=0)
     prepare(source, work / "set", loaded, Wish(size=loaded.info.native_size), place=choose(None))
     command = [sys.executable, "-m", "laur", "train", "base", "--data", work / "set", "--out", work / "run"]
     command += ["--updates", wish.updates, "--batch", wish.batch]
@@ -107,7 +150,7 @@ def _tuned(wish: argparse.Namespace, card: Card, loaded: LoadedCheckpoint, pictu
 def _compact(tuned: Path, loaded: LoadedCheckpoint, target: Path, card: Card, key: str) -> float:
     """Write the adapter; the relative error of its rank."""
     weights = [_weights(one) for one in (load(str(tuned)), loaded)]
-    deltas, loss = extract(*weights, rank=RANK)
+    deltas, loss = extract(*weights, rank=_rank(card))
     low = {name: delta for name, delta in deltas.items() if isinstance(delta, LowRank)}
     bare = {name.removeprefix("unet."): delta for name, delta in low.items()}
     metadata = export.adapter_metadata(card.name, bare, loaded, task="style", accelerates=False, trigger_words=())

@@ -136,14 +136,35 @@ def drift(sd1: LoadedCheckpoint, keep: float) -> tuple[float, float]:
     return float(((now - former) * sd1.info.latent_scale).square().mean()), said
 
 
-def test_an_encoder_that_learns_on_keeps_its_latents(sd1: LoadedCheckpoint) -> None:
-    (free, nothing), (kept, said) = drift(sd1, 0.0), drift(sd1, 100.0)
+def test_an_encoder_that_learns_on_keeps_its_latents(sd1: LoadedCheckpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    free, nothing = drift(sd1, 0.0)
+    loose, _ = drift(sd1, 100.0)  # random weights give no picture back, so hardly a latent is held
+    monkeypatch.setattr(vae, "HALF_HELD", 100.0)
+    kept, said = drift(sd1, 100.0)
     assert nothing == 0.0
     assert 0 < kept < 0.3 * free
+    assert kept < 0.5 * loose
     assert 0 < said < free
     for options in ({"keep": 1.0}, {"keep": 1.0, "encoder": True, "scratch": True}):
         with pytest.raises(TrainingError, match="keep holds the latents of an encoder that learns on"):
             vae.build(vae.VaeOptions(**options), sd1, CPU)  # type: ignore[arg-type]
+
+
+def test_a_picture_that_did_not_come_back_holds_its_latent_less(sd1: LoadedCheckpoint) -> None:
+    objective = vae.build(vae.VaeOptions(crop=0, latent_noise=0.0, encoder=True, keep=1.0), sd1, CPU)
+    former = sd1.vae()
+    keys = torch.arange(3)
+    pictures = Draws(3, keys).uniform("picture", (3, 64, 64)) * torch.tensor([2.0, 0.5, 0.02])[:, None, None, None]
+    with torch.no_grad():
+        for parameter in objective.model.encoder.parameters():  # type: ignore[union-attr]
+            parameter.add_(0.01)
+        before, now = (m.encode(pictures).latent_dist.mode() for m in (former, objective.model))  # type: ignore[operator]
+        errors = (former.decode(before).sample - pictures).square().mean((1, 2, 3))  # type: ignore[operator]
+        moved = ((now - before) * sd1.info.latent_scale).square().mean((1, 2, 3))
+        expected = (moved / (1 + (errors / 0.004) ** 2)).mean()
+        said = objective.loss(Batch(0, keys, pictures, None), Draws(4, keys)).parts["keep"]
+    assert float(said) == pytest.approx(float(expected), rel=1e-3)
+    assert float(expected) < 0.5 * float(moved.mean())
 
 
 def random_lora(loaded: LoadedCheckpoint, rank: int = 4) -> tuple[Any, Lora]:

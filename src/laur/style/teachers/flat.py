@@ -72,35 +72,35 @@ def cubism(image: Image, rng: np.random.Generator) -> Image:
 
     Voronoi facets as in Hausner, "Simulating Decorative Mosaics", 2001, section 2, the content of each facet moved,
     turned and lit as a plane of its own (after Collomosse & Hall, "Cubist Style Rendering from Photographs", 2003).
+    The thing itself is broken and outlined more lightly than what is around it, so that it stays to be recognised.
     """
     mask = subject(image)
     height, width = mask.shape
-    count = 46
+    count = 38
     px, py = rng.uniform(0, width, count), rng.uniform(0, height, count)
     ys, xs = np.mgrid[0:height, 0:width].astype(np.float32)
     tilt = rng.uniform(0.7, 1.5, count)
     distance = [((xs - x) ** 2) * t + ((ys - y) ** 2) / t for x, y, t in zip(px, py, tilt, strict=True)]
     cell = np.argmin(distance, axis=0)
-    angle = rng.normal(0, 0.16, count)[cell]
-    zoom = rng.uniform(0.86, 1.12, count)[cell]
+    angle = rng.normal(0, 0.12, count)[cell]
+    zoom = rng.uniform(0.92, 1.1, count)[cell]
     cx, cy = xs - px[cell], ys - py[cell]
-    dx = (cx * np.cos(angle) - cy * np.sin(angle)) / zoom - cx + rng.normal(0, 6, count)[cell]
-    dy = (cx * np.sin(angle) + cy * np.cos(angle)) / zoom - cy + rng.normal(0, 6, count)[cell]
-    ground = mix(np.broadcast_to(colour("#c9b48a"), image.shape).astype(np.float32), colour("#6f7a6a"), (cell % 3 == 0))
-    ground = mix(ground, colour("#8b6f4a"), (cell % 3 == 1).astype(np.float32))
-    scene = mix(ground, filled(image, mask), soft(mask, 1.0))
-    moved = mix(ground, warped(filled(image, mask), dx, dy), warped(soft(mask, 1.0), dx, dy))
-    lab = to_lab(mix(scene, moved, 0.92))
-    lab[..., 1:] *= 0.62
-    lab[..., 2] += 9
+    dx = (cx * np.cos(angle) - cy * np.sin(angle)) / zoom - cx + rng.normal(0, 5, count)[cell]
+    dy = (cx * np.sin(angle) + cy * np.cos(angle)) / zoom - cy + rng.normal(0, 5, count)[cell]
+    ground = mix(np.broadcast_to(colour("#c4ad84"), image.shape).astype(np.float32), colour("#87907c"), (cell % 3 == 0))
+    ground = mix(ground, colour("#94794f"), (cell % 3 == 1).astype(np.float32))
+    thing = warped(soft(mask, 1.0), dx, dy)
+    lab = to_lab(mix(ground, warped(filled(image, mask), dx, dy), thing))
+    lab[..., 1:] *= (0.6 + 0.25 * thing)[..., None]
+    lab[..., 2] += 7
     ramp = rng.uniform(0, 2 * np.pi, count)[cell]
     slope = (cx * np.cos(ramp) + cy * np.sin(ramp)) / 34
-    lab[..., 0] = np.clip(lab[..., 0] * 0.86 + 6 + 15 * np.tanh(slope), 6, 96)
+    lab[..., 0] = np.clip(lab[..., 0] * 0.88 + 7 + (12 - 3 * thing) * np.tanh(slope), 6, 96)
     edges = np.zeros((height, width), np.float32)
     edges[:, 1:] = np.maximum(edges[:, 1:], cell[:, 1:] != cell[:, :-1])
     edges[1:] = np.maximum(edges[1:], cell[1:] != cell[:-1])
-    rim = np.clip(1 - np.abs(blur(warped(mask, dx, dy), 1.2) - 0.5) * 3, 0, 1)
-    lines = np.clip(blur(edges, 0.9) * 1.5 + rim * 0.8, 0, 0.9)
+    rim = np.clip(1 - np.abs(blur(warped(mask, dx, dy), 1.4) - 0.5) * 2.6, 0, 1)
+    lines = np.clip(blur(edges, 0.9) * (0.8 - 0.35 * thing) + rim, 0, 0.9)
     return np.clip(
         mix(from_lab(lab), colour("#241c16"), lines) + 0.012 * fractal(image.shape, 8, rng, 2)[..., None], 0, 1
     )
