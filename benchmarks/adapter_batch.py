@@ -1,7 +1,8 @@
 """What do 16 requests with 16 different styles cost in one pass, against one style for all?
 
 Beside it, in one run: PEFT's mixed batch (`adapter_names`) and diffusers with the adapter swapped for each request.
-Styles are random factors of rank 16 over every linear and convolution of `mini`'s UNet; LCM-LoRA is merged.
+Styles are random factors of rank 16 over every linear and convolution of `mini`'s UNet; LCM-LoRA is merged. A mix is
+two of them, each with a weight of its own.
 """
 
 from __future__ import annotations
@@ -15,14 +16,16 @@ import torch
 
 ROWS, RANK, LATENT = 16, 16, 32
 
+Style = dict[str, tuple[torch.Tensor, torch.Tensor]]
+"""(up, down) by layer."""
 
-def styles(unet: torch.nn.Module, count: int) -> list[dict[str, tuple[torch.Tensor, torch.Tensor]]]:
+
+def styles(unet: torch.nn.Module, count: int) -> list[Style]:
     """(up, down) by layer."""
     from laur.optimize.merge import layer_shapes
 
     draw = torch.Generator().manual_seed(0)
     names = {name.removeprefix("unet."): s.weight for name, s in layer_shapes(unet, "unet").items()}
-    names = {name: shape for name, shape in names.items() if not name.startswith("time_embedding")}
     return [
         {
             name: (
@@ -33,6 +36,18 @@ def styles(unet: torch.nn.Module, count: int) -> list[dict[str, tuple[torch.Tens
         }
         for _ in range(count)
     ]
+
+
+def mix(
+    one: Style,
+    other: Style,
+    weight: float,
+) -> Style:
+    """`weight` of one and what is left of the other."""
+    return {
+        name: (torch.cat((weight * up, (1 - weight) * other[name][0]), 1), torch.cat((down, other[name][1])))
+        for name, (up, down) in one.items()
+    }
 
 
 def ours(library: Any, stage: Any, sets: list[Any]) -> Callable[[], object]:
@@ -53,7 +68,7 @@ def ours(library: Any, stage: Any, sets: list[Any]) -> Callable[[], object]:
     return lambda: denoiser.predict(rows)
 
 
-def theirs(unet: Any, found: list[dict[str, tuple[torch.Tensor, torch.Tensor]]]) -> dict[str, Callable[[], object]]:
+def theirs(unet: Any, found: list[Style]) -> dict[str, Callable[[], object]]:
     """PEFT over diffusers' module: one mixed batch, and the requests one after the other."""
     from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
 
@@ -113,7 +128,7 @@ def main() -> None:
     unet = engine.library.weights(stage.checkpoint).unet()
     found = styles(unet, ROWS)
 
-    def row_set(style: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> RowSet:
+    def row_set(style: Style) -> RowSet:
         def flat(down: torch.Tensor) -> torch.Tensor:
             return down.flatten(1) if down.shape[2:] in {(), (1, 1)} else down
 
@@ -121,9 +136,12 @@ def main() -> None:
         return RowSet(parts)
 
     sets = [row_set(style) for style in found]
+    mixes = [row_set(mix(style, found[(place + 5) % ROWS], 0.3 + 0.03 * place)) for place, style in enumerate(found)]
     candidates: dict[str, Callable[[], object]] = {
         "one_adapter_for_all": ours(engine.library, stage, [sets[0]] * ROWS),
         "sixteen_adapters": ours(engine.library, stage, sets),
+        "one_mix_for_all": ours(engine.library, stage, [mixes[0]] * ROWS),
+        "sixteen_mixes": ours(engine.library, stage, mixes),
         "no_adapter": ours(engine.library, stage, [None] * ROWS),
     }
     candidates |= theirs(engine.library._unet(stage.checkpoint, stage.adapters), found)
@@ -132,6 +150,7 @@ def main() -> None:
     figures = {
         "step": harness.summary(seconds, "one_adapter_for_all"),
         "sixteen_over_one": min(seconds["sixteen_adapters"]) / min(seconds["one_adapter_for_all"]),
+        "sixteen_mixes_over_one": min(seconds["sixteen_mixes"]) / min(seconds["one_mix_for_all"]),
         "sixteen_over_none": min(seconds["sixteen_adapters"]) / min(seconds["no_adapter"]),
     }
     harness.report("adapter_batch", (__doc__ or "").splitlines()[0], figures, options.out)
