@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from laur.train.batch import Batch
     from laur.train.draws import Draws
 
-HALF_HELD = 4e-3
-"""Mean squared error (of pixels from -1 to 1; a PSNR of 30 dB) at which `keep` holds a picture half as strongly."""
+HALF_HELD = 8e-3
+"""Mean squared error (of pixels from -1 to 1; a PSNR of 27 dB) at which `keep` holds a picture half as strongly."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,11 @@ class VaeOptions:
     """With the encoder: how strongly latents, as the denoiser sees them, are held to what the encoder gave before. Then
     the denoiser and its adapters stay fit, while the encoder learns what it could not tell apart: colours and grounds
     that the pictures it began with did not have. A picture that the autoencoder could not give back before holds
-    less: half where it came back at 30 dB, a tenth at 25 dB."""
+    less: half where it came back at 27 dB, a tenth at 22 dB. Of those that hold more than half, the decoder is given
+    the former latents every other time, as they are what the denoiser draws."""
+    former: str = ""
+    """Checkpoint whose latents `keep` holds, for a run that goes on from another's result; the model's own where
+    empty."""
     crop: int = 128
     """Pixels a side that are learned from at a time; 0 takes whole pictures."""
 
@@ -59,7 +63,7 @@ class VaeOptions:
 class Autoencoding:
     """The objective."""
 
-    def __init__(self, loaded: LoadedCheckpoint, vae: Any, options: VaeOptions) -> None:
+    def __init__(self, loaded: LoadedCheckpoint, vae: Any, options: VaeOptions, former: Any = None) -> None:
         self.model: nn.Module = vae
         self._vae, self._loaded, self._options = vae, loaded, options
         learns = options.encoder or options.scratch
@@ -69,7 +73,9 @@ class Autoencoding:
                 if part is not None:
                     part.requires_grad_(False)
         self._learns_encoder = learns
-        self._before = copy.deepcopy(vae).requires_grad_(False).eval() if learns and options.keep else None
+        self._before: Any = None
+        if learns and options.keep:
+            self._before = copy.deepcopy(former if former is not None else vae).requires_grad_(False).eval()
         self._vgg: Vgg | None = None
         if options.perceptual > 0:
             self._vgg = Vgg(options.perceptual_weights).to(next(vae.parameters()).device)
@@ -79,6 +85,13 @@ class Autoencoding:
         options = self._options
         pictures = cropped(batch.latents, draws, options.crop)
         latents = self._encoded(pictures)
+        kept: Tensor | None = None
+        if self._before is not None:
+            former, held = self._former(pictures)
+            moved = (latents - former) * self._loaded.info.latent_scale  # as the denoiser sees them
+            kept = (held * moved.square().mean((1, 2, 3))).mean()
+            instead = (held > 0.5) & (draws.uniform("former latent") < 0.5)
+            latents = torch.where(instead[:, None, None, None], former, latents)
         level = options.latent_noise * draws.uniform("noise of the latent")
         if not self._learns_encoder:
             level = level * latents.flatten(1).std(1)
@@ -95,14 +108,9 @@ class Autoencoding:
         if self._vgg is not None:
             parts["perceptual"] = self._vgg.distance(found.clamp(-1, 1), pictures).mean()
             total = total + options.perceptual * parts["perceptual"]
-        if self._before is not None:
-            with torch.no_grad():
-                former = _latents(self._before.encode(pictures))
-                error = (self._before.decode(former).sample.float() - pictures).square().mean((1, 2, 3))
-                held = 1 / (1 + (error / HALF_HELD).square())
-            moved = (latents - former) * self._loaded.info.latent_scale  # as the denoiser sees them
-            parts["keep"] = (held * moved.square().mean((1, 2, 3))).mean()
-            total = total + options.keep * parts["keep"]
+        if kept is not None:
+            parts["keep"] = kept
+            total = total + options.keep * kept
         elif self._learns_encoder:
             # by sample, so that slices average to the whole
             flat = latents.flatten(2)
@@ -125,6 +133,13 @@ class Autoencoding:
         from laur.train.objectives import export
 
         return export.checkpoint(self._vae, weights, folder, self._loaded, task="vae", component="vae")
+
+    @torch.no_grad()
+    def _former(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents of the former encoder, and how far each picture is held to them: (B,) in 0..1."""
+        latents = _latents(self._before.encode(pictures))
+        error = (self._before.decode(latents).sample.float() - pictures).square().mean((1, 2, 3))
+        return latents, 1 / (1 + (error / HALF_HELD).square())
 
     def _encoded(self, pictures: Tensor) -> Tensor:
         with torch.set_grad_enabled(self._learns_encoder):
@@ -162,7 +177,20 @@ def build(options: VaeOptions, loaded: LoadedCheckpoint, device: torch.device) -
         raise TrainingError("objective.keep holds the latents of an encoder that learns on; set objective.encoder too")
     if options.crop < 0 or options.crop % loaded.info.downscale:
         raise TrainingError(f"crop is {options.crop}; it must be a multiple of {loaded.info.downscale}")
+    if options.former and not options.keep:
+        raise TrainingError("objective.former names whose latents are held; set objective.keep too")
+    former = _former_vae(options.former, loaded, device) if options.former else None
     vae = copy.deepcopy(loaded.vae()).to(device, torch.float32)
     if options.scratch:
         vae = type(vae).from_config(dict(vae.config)).to(device)
-    return Autoencoding(loaded, vae.to(memory_format=torch.channels_last), options)
+    return Autoencoding(loaded, vae.to(memory_format=torch.channels_last), options, former)
+
+
+def _former_vae(name: str, loaded: LoadedCheckpoint, device: torch.device) -> Any:
+    from laur.pipeline.loading.load import load
+
+    former = load(name)
+    same = (former.info.latent_channels, former.info.downscale) == (loaded.info.latent_channels, loaded.info.downscale)
+    if not same:
+        raise TrainingError(f"the latents of {name} have another shape; objective.former names one of the same kind")
+    return former.vae().to(device, torch.float32).to(memory_format=torch.channels_last)
