@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from diffusers import DiffusionPipeline, LCMScheduler
 from tiny_set import tiny_set
 
 from helpers.tiny import tiny_folder
 from laur.cli.app import run
+from laur.core.recipe import Recipe
 from laur.optimize.algebra import matrix
 from laur.optimize.lora_file import LoraFile
 from laur.optimize.merge import layer_shapes
@@ -94,6 +97,33 @@ def test_lcm_and_lcf_of_it(checkpoint: Path, data: Path, tmp_path: Path) -> None
     assert info.guidance_embedding
     result = outcome("lcf", tmp_path / "lcf", lcm, data, "--set", "objective.whole=true")
     assert (result / "unet").is_dir()
+
+
+def test_lcf_of_every_weight_with_an_lcm_lora_is_an_lcm(
+    checkpoint: Path, data: Path, lcm_lora: Path, tmp_path: Path
+) -> None:
+    """What it writes draws in few steps by itself, here and in diffusers, and is fine-tuned without an adapter."""
+    options = ("--set", "objective.whole=true", "--set", f"objective.adapter={json.dumps(str(lcm_lora))}")
+    result = outcome("lcf", tmp_path / "whole", checkpoint, data, *options)
+    engine = Engine(str(result), device="cpu", dtype="float32")
+    info = engine.library.checkpoint(str(result))
+    assert info.is_lcm
+    assert not info.guidance_embedding
+    resolved = engine.resolve(Recipe(prompt="a red egg", seed=1))
+    assert (resolved.recipe.sampler, resolved.recipe.steps, resolved.recipe.guidance) == ("lcm", 4, 1.0)
+    assert [len(stage.rows) for stage in resolved.plan.stages] == [1]
+    assert not resolved.warnings
+    (burnt,) = engine.resolve(Recipe(prompt="a red egg", seed=1, guidance=5.0)).warnings
+    assert "guidance 5 burns pictures of an LCM" in burnt
+    assert "at guidance 1" in (result / "README.md").read_text()
+    pipeline: Any = DiffusionPipeline.from_pretrained(result)
+    assert type(pipeline.scheduler) is LCMScheduler
+    drawn = pipeline("a red egg", num_inference_steps=2, guidance_scale=1.0, height=64, width=64, output_type="np")
+    assert float(drawn.images.std()) > 0
+    again = outcome("lcf", tmp_path / "again", result, data, "--set", "objective.rank=4")
+    assert "together with" not in (again.parent / "README.md").read_text()
+    assert trained("base", tmp_path / "base", result, data) == 2
+    assert trained("lcf", tmp_path / "none", checkpoint, data) == 2
 
 
 @pytest.mark.parametrize("task", ["base", "vae"])

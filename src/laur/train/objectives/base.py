@@ -130,7 +130,7 @@ def build(options: BaseOptions, loaded: LoadedCheckpoint, device: torch.device) 
     """From the checkpoint's weights, or from its architecture alone."""
     from laur.train.objectives.lcm import fresh
 
-    if loaded.info.guidance_embedding:
+    if loaded.info.is_lcm:
         raise TrainingError(f"{loaded.info.name} is an LCM; train its base, or fine-tune it with lcf")
     unet = fresh(loaded, device)
     if options.scratch:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import laur
 from laur.core.checkpoint import Family
 from laur.core.errors import LaurError, TrainingError
+from laur.pipeline.loading.detect import LCM_SCHEDULER
 from laur.utils.files import atomic_folder, atomic_write
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ ARCHITECTURES = {
     Family.MINI: ("laur-mini", "laur_mini"),
 }
 """modelspec's and kohya's words for a base."""
+WHOLE_LCMS = ("lcm", "lcf")
+"""Tasks whose checkpoints draw in few steps by themselves."""
 PIPELINES = {True: "StableDiffusionXLPipeline", False: "StableDiffusionPipeline"}
 TRIAL: dict[str, Any] = {"width": 128, "height": 128, "steps": 2, "seed": 0}
 """The picture that a result must draw: small, since it only has to be one."""
@@ -142,10 +145,14 @@ def checkpoint(
     with atomic_folder(folder, replace=True) as fresh:
         _parts(fresh, loaded, component)
         _with(network, weights).save_pretrained(fresh / component)
-        if component == "unet" and network.config.get("time_cond_proj_dim") is not None:  # pyright: ignore[reportAttributeAccessIssue,reportCallIssue]
-            _lcm_scheduler(fresh)
+        more: list[str] = []
+        if task in WHOLE_LCMS:
+            _lcm_scheduler(fresh, loaded)
+            told = network.config.get("time_cond_proj_dim") is not None  # pyright: ignore[reportAttributeAccessIssue,reportCallIssue]
+            guidance = "at the guidance that it is told" if told else "at guidance 1, as its guidance is in the weights"
+            more = [f"Draws in 1 to 8 steps with the sampler lcm (diffusers: LCMScheduler), {guidance}."]
         _try_checkpoint(fresh)
-        _card(fresh, f"{task}-{_plain(loaded.info.name)}", loaded, task, [])
+        _card(fresh, f"{task}-{_plain(loaded.info.name)}", loaded, task, more)
     return folder
 
 
@@ -210,17 +217,14 @@ def _scheduler(loaded: LoadedCheckpoint) -> dict[str, Any]:
     }
 
 
-def _lcm_scheduler(folder: Path) -> None:
-    """An LCM's folder says that it is one."""
+def _lcm_scheduler(folder: Path, loaded: LoadedCheckpoint) -> None:
+    """An LCM's folder says that it is one; every value of the schedule is written, as classes differ in what they take
+    where one is missing."""
+    index = {**json.loads((folder / "model_index.json").read_bytes()), "scheduler": ["diffusers", LCM_SCHEDULER]}
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
     path = folder / "scheduler" / "scheduler_config.json"
-    (folder / "model_index.json").write_text(
-        json.dumps(
-            {**json.loads((folder / "model_index.json").read_bytes()), "scheduler": ["diffusers", "LCMScheduler"]},
-            indent=2,
-        )
-        + "\n"
-    )
-    path.write_text(json.dumps({**json.loads(path.read_bytes()), "_class_name": "LCMScheduler"}, indent=2) + "\n")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({**_scheduler(loaded), "_class_name": LCM_SCHEDULER}, indent=2) + "\n")
 
 
 def _with(network: Any, weights: Mapping[str, Tensor]) -> Any:
@@ -260,7 +264,7 @@ def _try_adapter(path: Path, loaded: LoadedCheckpoint, beside: Sequence[str]) ->
     if coverage.left:
         raise TrainingError(f"the adapter that was written does not fit its own base: {coverage}")
     refs = tuple(AdapterRef(name=str(name)) for name in (*beside, path))
-    sampler = "lcm" if beside or "lcm" in path.name else "ddim"
+    sampler = "lcm" if beside or loaded.info.is_lcm or "lcm" in path.name else "ddim"
     _draw(loaded, Recipe(prompt="a picture", adapters=refs, sampler=sampler, **TRIAL))
 
 
@@ -269,7 +273,7 @@ def _try_checkpoint(folder: Path) -> None:
     from laur.pipeline.loading.load import load
 
     loaded = load(str(folder))
-    sampler = "lcm" if loaded.info.guidance_embedding else "ddim"
+    sampler = "lcm" if loaded.info.is_lcm else "ddim"
     _draw(loaded, Recipe(prompt="a picture", adapters=(), sampler=sampler, **TRIAL))
 
 

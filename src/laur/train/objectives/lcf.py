@@ -40,8 +40,8 @@ class LcfOptions(ConsistencyOptions):
     whole: bool = False
     """Train every weight and write a checkpoint; else a LoRA is trained and written."""
     adapter: str = ""
-    """The LCM-LoRA that makes the checkpoint an LCM, by name or file; its own where it has one. A LoRA that is trained
-    is to be used together with it."""
+    """The LCM-LoRA that makes the checkpoint an LCM, by name or file; its own where it has one, none for a full LCM. A
+    LoRA that is trained is to be used together with it; it is in every weight of a checkpoint that is written."""
     w_min: float = 2.0
     """For an LCM that is told its guidance: smallest w that is drawn."""
     w_max: float = 14.0
@@ -92,16 +92,16 @@ class FineTuning(Consistent):
 
         if isinstance(self.networks, WholeNetworks):
             return export.checkpoint(self.networks.model, weights, folder, self._loaded, task="lcf")
-        with_adapter = () if self._loaded.info.guidance_embedding else (lcm_lora_of(self.options, self._loaded),)
+        beneath = lcm_lora_of(self.options, self._loaded)
         deltas = self.networks.lora.deltas(weights)
-        return export.adapter(deltas, folder, self._loaded, task="lcf", beside=with_adapter)
+        return export.adapter(deltas, folder, self._loaded, task="lcf", beside=(beneath,) if beneath else ())
 
 
 def build(options: LcfOptions, loaded: LoadedCheckpoint, device: torch.device) -> FineTuning:
     """Errors: TrainingError where the checkpoint is no LCM and none is made of it."""
     unet = fresh(loaded, device)
-    if not loaded.info.guidance_embedding:
-        merge(unet, lcm_lora_of(options, loaded))
+    if beneath := lcm_lora_of(options, loaded):
+        merge(unet, beneath)
     decay = options.target_decay
     if options.whole:
         networks = WholeNetworks(unet, None, decay=decay)
@@ -111,9 +111,11 @@ def build(options: LcfOptions, loaded: LoadedCheckpoint, device: torch.device) -
 
 
 def lcm_lora_of(options: LcfOptions, loaded: LoadedCheckpoint) -> str:
-    """Name or file of the LCM-LoRA under the fine-tuning."""
+    """Name or file of the LCM-LoRA under the fine-tuning; empty for a full LCM. Errors: TrainingError for no LCM."""
+    if loaded.info.guidance_embedding:
+        return ""
     name = options.adapter or next(iter(loaded.info.defaults.adapters), "")
-    if not name:
+    if not name and not loaded.info.guidance_inside:
         raise TrainingError(
             f"{loaded.info.name} is no LCM; give its LCM-LoRA with --set objective.adapter=FILE, or distil it first"
         )

@@ -275,7 +275,7 @@ def build_lora(options: LcmLoraOptions, loaded: LoadedCheckpoint, device: torch.
 
 def build(options: LcmOptions, loaded: LoadedCheckpoint, device: torch.device) -> Distillation:
     """A whole LCM: the student grows an input for w, which begins at zero."""
-    if loaded.info.guidance_embedding:
+    if loaded.info.is_lcm:
         raise TrainingError(f"{loaded.info.name} is an LCM already; distil its base, or fine-tune it with lcf")
     teacher = fresh(loaded, device)
     networks = WholeNetworks(with_guidance_embedding(teacher), teacher, decay=options.target_decay)
