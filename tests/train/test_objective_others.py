@@ -15,9 +15,11 @@ from safetensors import safe_open
 from tiny_set import tiny_set
 
 from helpers.tiny import tiny_folder
-from laur.core.errors import TrainingError
+from laur.core.errors import ResourceError, TrainingError
 from laur.optimize.lora_file import LoraFile
 from laur.optimize.merge import layer_shapes
+from laur.pipeline import device as devices
+from laur.pipeline import memory
 from laur.pipeline.engine import Engine
 from laur.pipeline.loading.load import LoadedCheckpoint, load
 from laur.train.batch import Batch, Conditions
@@ -239,6 +241,55 @@ def test_nothing_half_written_stays(sd1: LoadedCheckpoint, tmp_path: Path, monke
     with pytest.raises(TrainingError, match="does not draw"):
         export.adapter(lora.deltas(weights), tmp_path / "result", sd1, task="style")
     assert list(tmp_path.iterdir()) == []
+
+
+def crowded(monkeypatch: pytest.MonkeyPatch, full: tuple[str, ...], fault: Exception) -> list[str]:
+    """Devices on which the Engine was asked to draw; those in `full` have no room. meta stands for an accelerator."""
+    asked: list[str] = []
+    draw = Engine.pictures
+
+    def pictures(self: Engine, recipes: Any) -> Any:
+        asked.append(self.library.placement.device.type)
+        if asked[-1] in full:
+            raise fault
+        return draw(self, recipes)
+
+    def choose(device: Any, dtype: str) -> devices.Placement:
+        assert dtype == "float32"
+        return devices.Placement(torch.device(device), torch.float32, channels_last=True)
+
+    monkeypatch.setattr(Engine, "pictures", pictures)
+    monkeypatch.setattr(devices, "choose", choose)
+    monkeypatch.setattr(memory, "default_budget", lambda _: 2**30)
+    return asked
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        ResourceError("a picture needs much"),
+        RuntimeError("allocate memory"),
+    ],
+)
+def test_a_result_is_tried_on_the_run_s_device_and_where_that_is_full_on_the_cpu(
+    fault: Exception, sd1: LoadedCheckpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unet, lora = random_lora(sd1)
+    deltas, there = lora.deltas(dict(unet.named_parameters())), torch.device("meta")
+    asked = crowded(monkeypatch, ("meta",), fault)
+    assert export.adapter(deltas, tmp_path / "result", sd1, task="style", device=there).is_file()
+    assert asked == ["meta", "cpu"]
+    monkeypatch.undo()
+    asked = crowded(monkeypatch, ("meta", "cpu"), fault)
+    with pytest.raises(TrainingError, match="memory ran out while what was trained was tried, and nothing is written"):
+        export.adapter(deltas, tmp_path / "none", sd1, task="style", device=there)
+    assert asked == ["meta", "cpu"]
+    assert not (tmp_path / "none").exists()
+    monkeypatch.undo()
+    crowded(monkeypatch, ("cpu",), RuntimeError("a fault of ours"))
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        export.adapter(deltas, tmp_path / "none", sd1, task="style", device=CPU)
 
 
 def test_targets(sd1: LoadedCheckpoint) -> None:

@@ -14,16 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 import laur
 from laur.core.checkpoint import Family
-from laur.core.errors import LaurError, TrainingError
+from laur.core.errors import LaurError, ResourceError, TrainingError
 from laur.pipeline.loading.detect import LCM_SCHEDULER
 from laur.utils.files import atomic_folder, atomic_write
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
     from laur.core.recipe import Recipe
     from laur.optimize.deltas import LowRank
+    from laur.pipeline.device import Placement
     from laur.pipeline.loading.load import LoadedCheckpoint
+    from laur.render.picture import Picture
 
 ARCHITECTURES = {
     Family.SD1: ("stable-diffusion-v1", "sd_v1"),
@@ -58,10 +61,12 @@ def adapter(
     accelerates: bool = False,
     trigger_words: Sequence[str] = (),
     beside: Sequence[str] = (),
+    device: torch.device | None = None,
 ) -> Path:
     """Write `folder`/NAME.safetensors with its model card and return the file.
 
-    `deltas` go by the UNet's own layer names; `beside` are adapters without which it was not meant to be used.
+    `deltas` go by the UNet's own layer names; `beside` are adapters without which it was not meant to be used. It is
+    tried on `device`, the best there is where None.
     Errors: TrainingError where it does not draw.
     """
     name = f"{task}-{_plain(loaded.info.name)}"
@@ -71,7 +76,7 @@ def adapter(
     with atomic_folder(folder, replace=True) as fresh:
         path = fresh / f"{name}.safetensors"
         _save(tensors, path, metadata)
-        _try_adapter(path, loaded, beside)
+        _try_adapter(path, loaded, beside, device)
         uses = [f"`{other}`" for other in beside]
         _card(fresh, name, loaded, task, [*(["Use it together with " + ", ".join(uses) + "."] if uses else [])])
     return folder / path.name
@@ -139,6 +144,7 @@ def checkpoint(
 ) -> Path:
     """Write a diffusers folder: the base's parts with `network` (and `weights`, by parameter name) as `component`.
 
+    It is tried on the network's own device.
     Errors: TrainingError where it does not draw.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -151,7 +157,7 @@ def checkpoint(
             told = network.config.get("time_cond_proj_dim") is not None  # pyright: ignore[reportAttributeAccessIssue,reportCallIssue]
             guidance = "at the guidance that it is told" if told else "at guidance 1, as its guidance is in the weights"
             more = [f"Draws in 1 to 8 steps with the sampler lcm (diffusers: LCMScheduler), {guidance}."]
-        _try_checkpoint(fresh)
+        _try_checkpoint(fresh, next(network.parameters()).device)
         _card(fresh, f"{task}-{_plain(loaded.info.name)}", loaded, task, more)
     return folder
 
@@ -255,7 +261,7 @@ def _save(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]
 # ----------------------------------------------------------------------------------- trials
 
 
-def _try_adapter(path: Path, loaded: LoadedCheckpoint, beside: Sequence[str]) -> None:
+def _try_adapter(path: Path, loaded: LoadedCheckpoint, beside: Sequence[str], device: torch.device | None) -> None:
     from laur.core.recipe import AdapterRef, Recipe
     from laur.optimize.lora_file import LoraFile
     from laur.optimize.merge import layer_shapes
@@ -265,32 +271,56 @@ def _try_adapter(path: Path, loaded: LoadedCheckpoint, beside: Sequence[str]) ->
         raise TrainingError(f"the adapter that was written does not fit its own base: {coverage}")
     refs = tuple(AdapterRef(name=str(name)) for name in (*beside, path))
     sampler = "lcm" if beside or loaded.info.is_lcm or "lcm" in path.name else "ddim"
-    _draw(loaded, Recipe(prompt="a picture", adapters=refs, sampler=sampler, **TRIAL))
+    _draw(loaded, Recipe(prompt="a picture", adapters=refs, sampler=sampler, **TRIAL), device)
 
 
-def _try_checkpoint(folder: Path) -> None:
+def _try_checkpoint(folder: Path, device: torch.device) -> None:
     from laur.core.recipe import Recipe
     from laur.pipeline.loading.load import load
 
     loaded = load(str(folder))
     sampler = "lcm" if loaded.info.is_lcm else "ddim"
-    _draw(loaded, Recipe(prompt="a picture", adapters=(), sampler=sampler, **TRIAL))
+    _draw(loaded, Recipe(prompt="a picture", adapters=(), sampler=sampler, **TRIAL), device)
 
 
-def _draw(loaded: LoadedCheckpoint, recipe: Recipe) -> None:
-    """Raise TrainingError unless a picture comes out that is one."""
+def _draw(loaded: LoadedCheckpoint, recipe: Recipe, device: torch.device | None) -> None:
+    """Raise TrainingError unless a picture comes out that is one.
+
+    Beside what the training still holds, the device may have no room for a second network: then the CPU draws it.
+    """
     from laur.pipeline.device import choose
+
+    place = choose(device, "float32")  # so that what does not draw is not the precision's fault
+    picture = _picture(loaded, recipe, place)
+    if picture is None and place.device.type != "cpu":
+        picture = _picture(loaded, recipe, choose("cpu", "float32"))
+    if picture is None:
+        raise TrainingError(
+            "memory ran out while what was trained was tried, and nothing is written; free some and give the same "
+            "command again"
+        )
+    if float(picture.pixels.std()) == 0:
+        raise TrainingError("what was trained draws one flat colour; nothing is written")
+
+
+def _picture(loaded: LoadedCheckpoint, recipe: Recipe, place: Placement) -> Picture | None:
+    """None where memory does not suffice."""
+    from laur.pipeline import memory
     from laur.pipeline.engine import Engine
     from laur.pipeline.library import Library
 
-    library = Library(choose(None, "float32"), plain=True)
+    library = Library(place, plain=True)
     library.adopt(loaded)
     try:
-        picture = Engine(loaded.info.name, library=library).pictures([recipe])[0]
+        return Engine(loaded.info.name, library=library).pictures([recipe])[0]
+    except ResourceError:
+        return None
     except LaurError as error:
         raise TrainingError(f"what was trained does not draw: {error}") from error
-    if float(picture.pixels.std()) == 0:
-        raise TrainingError("what was trained draws one flat colour; nothing is written")
+    except RuntimeError as error:
+        if not memory.is_exhausted(error):
+            raise
+        return None
 
 
 # -------------------------------------------------------------------------------------- card

@@ -93,8 +93,9 @@ class FineTuning(Consistent):
         if isinstance(self.networks, WholeNetworks):
             return export.checkpoint(self.networks.model, weights, folder, self._loaded, task="lcf")
         beneath = lcm_lora_of(self.options, self._loaded)
-        deltas = self.networks.lora.deltas(weights)
-        return export.adapter(deltas, folder, self._loaded, task="lcf", beside=(beneath,) if beneath else ())
+        deltas, device = self.networks.lora.deltas(weights), self.diffusion.device
+        beside = (beneath,) if beneath else ()
+        return export.adapter(deltas, folder, self._loaded, task="lcf", beside=beside, device=device)
 
 
 def build(options: LcfOptions, loaded: LoadedCheckpoint, device: torch.device) -> FineTuning:

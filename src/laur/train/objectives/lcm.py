@@ -254,8 +254,8 @@ class Distillation(Consistent):
         from laur.train.objectives import export
 
         if isinstance(self.networks, LoraNetworks):
-            deltas = self.networks.lora.deltas(weights)
-            return export.adapter(deltas, folder, self._loaded, task="lcm-lora", accelerates=True)
+            deltas, device = self.networks.lora.deltas(weights), self.diffusion.device
+            return export.adapter(deltas, folder, self._loaded, task="lcm-lora", accelerates=True, device=device)
         return export.checkpoint(self.networks.model, weights, folder, self._loaded, task="lcm")
 
 

@@ -204,8 +204,8 @@ class Style:
         """An adapter's file."""
         from laur.train.objectives import export
 
-        deltas = self.lora.deltas(weights)
-        return export.adapter(deltas, folder, self._loaded, task="style", trigger_words=self._options.trigger_words)
+        deltas, device, words = self.lora.deltas(weights), self._diffusion.device, self._options.trigger_words
+        return export.adapter(deltas, folder, self._loaded, task="style", trigger_words=words, device=device)
 
 
 def _told(batch: Batch) -> Conditions:
