@@ -211,6 +211,21 @@ def test_diffusers_draws_with_what_was_trained(family: str, tmp_path: Path) -> N
     assert "laur train style" in card
 
 
+@pytest.mark.parametrize(
+    ("prediction", "architecture", "version"),
+    [("epsilon", "stable-diffusion-v2-512", "sd_v2"), ("v_prediction", "stable-diffusion-v2-768-v", "sd_v2_v")],
+)
+def test_an_adapter_of_sd_2_names_the_line_of_its_prediction(
+    prediction: str, architecture: str, version: str, tmp_path: Path
+) -> None:
+    loaded = load(str(tiny_folder("sd2", tmp_path / "sd2", prediction=prediction)))
+    unet, lora = random_lora(loaded)
+    deltas = lora.deltas(dict(unet.named_parameters()))
+    said = export.adapter_metadata("x", deltas, loaded, task="style", accelerates=False, trigger_words=())
+    assert said["modelspec.architecture"] == f"{architecture}/lora"
+    assert said["ss_base_model_version"] == version
+
+
 def test_our_engine_draws_what_was_trained(sd1: LoadedCheckpoint, sd1_folder: Path, tmp_path: Path) -> None:
     """The adapter's file, and a checkpoint whose weights hold the same difference, draw the same."""
     from laur.core.recipe import AdapterRef, Recipe

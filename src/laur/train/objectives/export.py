@@ -30,13 +30,15 @@ if TYPE_CHECKING:
 
 ARCHITECTURES = {
     Family.SD1: ("stable-diffusion-v1", "sd_v1"),
-    Family.SD2: ("stable-diffusion-v2-768-v", "sd_v2"),
+    Family.SD2: ("stable-diffusion-v2-512", "sd_v2"),
     Family.SDXL: ("stable-diffusion-xl-v1-base", "sdxl_base_v1-0"),
     Family.SDXL_REFINER: ("stable-diffusion-xl-v1-refiner", "sdxl_refiner_v1-0"),
     Family.SSD1B: ("ssd-1b", "ssd-1b"),
     Family.MINI: ("laur-mini", "laur_mini"),
 }
 """modelspec's and kohya's words for a base."""
+SD2_OF_VELOCITY = ("stable-diffusion-v2-768-v", "sd_v2_v")
+"""Of SD 2's other line: a reader may take the prediction from these words."""
 WHOLE_LCMS = ("lcm", "lcf")
 """Tasks whose checkpoints draw in few steps by themselves."""
 PIPELINES = {True: "StableDiffusionXLPipeline", False: "StableDiffusionPipeline"}
@@ -104,7 +106,8 @@ def adapter_metadata(
     from laur.optimize.lcm_lora import RECOMMENDS
 
     info = loaded.info
-    architecture, version = ARCHITECTURES[info.family]
+    velocity = info.family is Family.SD2 and info.prediction == "v_prediction"
+    architecture, version = SD2_OF_VELOCITY if velocity else ARCHITECTURES[info.family]
     rank = max(delta.rank for delta in deltas.values())
     recommends: dict[str, Any] = {"accelerates": accelerates}
     if accelerates:
