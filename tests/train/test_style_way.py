@@ -174,6 +174,41 @@ def test_sets_that_make_no_way(painted: list[Path], words: Path, tmp_path: Path)
         way.fits(TrainingSet.open(_told_anew(last, tmp_path / "others", of_others)))
 
 
+@pytest.mark.parametrize(
+    ("which", "change", "said"),
+    [
+        ("own", {"until": 2}, "is not where the way of .*--steps 3 --until 3`"),
+        ("own", {"timesteps": [999, 500, 1]}, "is not where the way of"),
+        ("own", {"until": None, "timesteps": None, "steps": 8}, "is not where the way of"),
+        ("own", {"until": None, "timesteps": None, "steps": None}, "is not where the way of"),
+        ("own", {"until": None, "timesteps": None, "guidance": 4.0}, "is not where the way of"),
+        ("painting", {"teacher": "ink"}, "were not painted alike: teacher, its code, trigger or seed differ"),
+        ("painting", {"code": "0" * 64}, "were not painted alike"),
+        ("painting", {"trigger": "noir"}, "were not painted alike"),
+        ("painting", {"seed": 1}, "were not painted alike"),
+        ("own", {"until": None, "timesteps": None}, None),
+    ],
+)
+def test_the_run_s_own_set_ends_the_way(
+    which: str, change: dict[str, Any], said: str | None, painted: list[Path], tmp_path: Path
+) -> None:
+    """The pictures of its last step, or finished ones of as many steps, under one and the same painting."""
+    *before, last = painted
+
+    def changed(values: dict[str, Any]) -> None:
+        source = values["source"] if which == "painting" else values["source"]["beneath"]["beneath"]
+        source.update(change)
+        for key in [key for key, value in change.items() if value is None]:
+            del source[key]
+
+    way, data = Way([str(folder) for folder in before]), TrainingSet.open(_told_anew(last, tmp_path / "it", changed))
+    if said is None:
+        way.fits(data)
+        return
+    with pytest.raises(DataError, match=said):
+        way.fits(data)
+
+
 def test_a_set_of_other_pictures_does_not_fit(
     painted: list[Path], words: Path, mini: LoadedCheckpoint, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
