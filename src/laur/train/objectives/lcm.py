@@ -160,6 +160,7 @@ class Distillation(Consistent):
     ) -> None:
         super().__init__(networks, diffusion, options)
         self._loaded = loaded
+        self.stepwise = (1 - options.ends) * (1 - options.paths)
         self._paths = Paths(loaded.info, options.path_steps)
         self.paths_of = (options.w_min + 1, options.w_max + 1) if options.ends > 0 else None
 
