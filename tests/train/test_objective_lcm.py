@@ -231,6 +231,11 @@ def test_options_that_make_no_sense(options: dict[str, Any], words: str) -> None
         lcm.LcmLoraOptions(**options)
 
 
+def test_two_parts_may_be_the_whole() -> None:
+    for tenths in range(11):
+        ConsistencyOptions(boundary=tenths / 10, last=(10 - tenths) / 10)
+
+
 def test_pairs_are_where_they_should_be() -> None:
     options = ConsistencyOptions(skip=50, boundary=0.1, last=0.08)
     pair = draw_pair(options, Draws(1, torch.arange(20_000)), 1000)

@@ -44,7 +44,7 @@ class ConsistencyOptions:
         within("skip", self.skip, 1, 500)
         within("target_decay", self.target_decay, 0, 1)
         within("boundary", self.boundary, 0, 1)
-        within("last", self.last, 0, 1 - self.boundary)
+        within("last", self.last, 0, round(1 - self.boundary, 9))  # 1 - 0.9 is a little below 0.1
         if self.huber <= 0:
             raise TrainingError(f"huber is {self.huber}; it must be above 0")
 
