@@ -18,7 +18,7 @@ from laur.core.errors import TrainingError
 from laur.pipeline.loading.load import LoadedCheckpoint, load
 from laur.train.batch import Conditions
 from laur.train.draws import Draws
-from laur.train.objectives import lcf, lcm
+from laur.train.objectives import lcf, lcm, style
 from laur.train.objectives.consistency import (
     ConsistencyOptions,
     Distance,
@@ -188,6 +188,8 @@ def test_going_on_from_an_adapter(sd1: LoadedCheckpoint, tmp_path: Path) -> None
     path = first.export(weights, tmp_path / "result")
     more = lcm.build_lora(lcm.LcmLoraOptions(rank=6, alpha=3.0, adapter=str(path)), sd1, CPU)
     assert isinstance(more.networks, LoraNetworks)
+    accelerated = style.build(style.StyleOptions(rank=4, accelerator=str(path)), sd1, CPU)
+    assert accelerated.inputs == {"objective.accelerator": more.inputs["objective.adapter"]}
     batch, draws = some_batch(sd1)
     with torch.no_grad():
         for layer in first.networks.lora.layers.values():

@@ -148,6 +148,14 @@ def test_a_way_gives_the_engine_s_noise_and_the_painting_of_each_step(painted: l
         assert torch.equal(way.noise(names, number, z), torch.stack(expected))
 
 
+def test_a_way_is_known_by_all_of_its_sets(painted: list[Path], tmp_path: Path) -> None:
+    first, second, _ = (str(folder) for folder in painted)
+    key = Way([first, second]).key
+    assert Way([first, second]).key == key
+    other = _told_anew(painted[1], tmp_path / "second", lambda values: values.update(model="mini again"))
+    assert Way([first, str(other)]).key != key
+
+
 def _told_anew(folder: Path, home: Path, change: Any) -> Path:
     shutil.copytree(folder, home)
     values = json.loads((home / shards.INDEX).read_text())

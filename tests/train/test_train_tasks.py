@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from diffusers import DiffusionPipeline, LCMScheduler
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from tiny_set import tiny_set
 
 from helpers.tiny import tiny_folder
@@ -84,6 +87,35 @@ def test_a_style_goes_on_from_an_adapter(checkpoint: Path, data: Path, tmp_path:
     for name, delta in before.items():
         assert torch.allclose(matrix(name, delta), matrix(name, after[name]), atol=1e-3), name
     assert trained("style", tmp_path / "less", checkpoint, data, *begin, "--set", "objective.rank=1") == 2
+
+
+def test_a_run_does_not_go_on_upon_files_that_were_made_anew(
+    checkpoint: Path, data: Path, lcm_lora: Path, tmp_path: Path, capfd: Captured
+) -> None:
+    file, prior = tmp_path / "adapter.safetensors", tmp_path / "prior"
+    shutil.copy(lcm_lora, file)
+    shutil.copytree(data, prior)
+    named = f"objective.adapter={json.dumps(str(file))}"
+    kept = f"objective.prior={json.dumps(str(prior))}"
+    runs = {"lcf": [named], "lcm-lora": [named], "style": [named, kept]}
+
+    def going_on(task: str, updates: int) -> int:
+        sets = [part for setting in (*runs[task], "objective.rank=4") for part in ("--set", setting)]
+        targets = ("--set", 'objective.targets=["attention","projection","feed_forward","conv","time"]')
+        return trained(task, tmp_path / task, checkpoint, data, *sets, *targets, "--updates", str(updates))
+
+    assert [going_on(task, 1) for task in runs] == [0, 0, 0]
+    assert [going_on(task, 2) for task in runs] == [0, 0, 0]
+    values = json.loads((prior / "set.json").read_text())
+    (prior / "set.json").write_text(json.dumps(values, indent=3))
+    capfd.readouterr()
+    assert [going_on(task, 3) for task in runs] == [0, 0, 2]
+    assert "holds a run on another objective.prior (content " in capfd.readouterr().err
+    tensors = {name: 0.5 * tensor for name, tensor in load_file(file).items()}
+    save_file(tensors, file, safe_open(file, "pt").metadata())
+    for task in ("lcf", "lcm-lora"):
+        assert going_on(task, 4) == 2
+        assert "holds a run on another objective.adapter (content " in capfd.readouterr().err
 
 
 def test_lcf(checkpoint: Path, data: Path, lcm_lora: Path, tmp_path: Path) -> None:

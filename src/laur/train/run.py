@@ -74,7 +74,7 @@ def assemble(
         config,
         folder,
         processes=processes,
-        identity={"checkpoint": loaded.info.key, "set": data.info.key},
+        identity={"checkpoint": loaded.info.key, "set": data.info.key, **getattr(objective, "inputs", {})},
         sheets=_sheets(config, folder, data, loaded, objective=objective, device=device, listener=listener),
         listener=listener,
     )

@@ -40,7 +40,7 @@ class RunState:
     parts: Mapping[str, Any]
     """parameters, optimiser, average, objective: trees of tensors and plain values."""
     identity: Mapping[str, str]
-    """Hashes of what the run stands on: its checkpoint, its set."""
+    """Hashes of what the run stands on: its checkpoint, its set, the files that its objective names."""
 
 
 def save(folder: Path, state: RunState, *, keep: int) -> Path:

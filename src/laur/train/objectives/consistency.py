@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
@@ -251,6 +252,8 @@ class WholeNetworks:
 class Consistent:
     """Base of the two objectives: the target follows after each update, and is what a state holds."""
 
+    inputs: Mapping[str, str] = MappingProxyType({})
+    """Hashes of the files that its settings name, by setting."""
     stepwise: float = 1.0
     """Part of the samples that go by steps of k timesteps; the others have no boundary."""
 

@@ -101,14 +101,17 @@ class FineTuning(Consistent):
 def build(options: LcfOptions, loaded: LoadedCheckpoint, device: torch.device) -> FineTuning:
     """Errors: TrainingError where the checkpoint is no LCM and none is made of it."""
     unet = fresh(loaded, device)
+    inputs: dict[str, str] = {}
     if beneath := lcm_lora_of(options, loaded):
-        merge(unet, beneath)
+        inputs["objective.adapter"] = merge(unet, beneath)
     decay = options.target_decay
     if options.whole:
         networks = WholeNetworks(unet, None, decay=decay)
     else:
         networks = LoraNetworks(unet, rank=options.rank, alpha=options.alpha, targets=options.targets, decay=decay)
-    return FineTuning(loaded, networks, Diffusion(loaded.info, device), options)
+    objective = FineTuning(loaded, networks, Diffusion(loaded.info, device), options)
+    objective.inputs = inputs
+    return objective
 
 
 def lcm_lora_of(options: LcfOptions, loaded: LoadedCheckpoint) -> str:
@@ -123,8 +126,8 @@ def lcm_lora_of(options: LcfOptions, loaded: LoadedCheckpoint) -> str:
     return name
 
 
-def merge(unet: torch.nn.Module, adapter: str) -> None:
-    """Add an adapter to the network's weights for good. Errors: NotFoundError, AdapterError."""
+def merge(unet: torch.nn.Module, adapter: str) -> str:
+    """Add an adapter to the network's weights for good, and give its hash. Errors: NotFoundError, AdapterError."""
     from laur.optimize.catalogue import find
     from laur.optimize.merge import layer_shapes, merged_state
 
@@ -136,3 +139,4 @@ def merge(unet: torch.nn.Module, adapter: str) -> None:
     with torch.no_grad():
         for name, tensor in changed.items():
             parameters[name.removeprefix("unet.")].copy_(tensor)
+    return found.sha256

@@ -266,12 +266,15 @@ def build_lora(options: LcmLoraOptions, loaded: LoadedCheckpoint, device: torch.
     networks = LoraNetworks(
         unet, rank=options.rank, alpha=options.alpha, targets=options.targets, decay=options.target_decay
     )
+    objective = Distillation(loaded, networks, Diffusion(loaded.info, device), options)
     if options.adapter:
         from laur.optimize.catalogue import find
         from laur.optimize.merge import layer_shapes
 
-        networks.lora.begin_with(find(options.adapter).deltas(layer_shapes(unet, "unet")))
-    return Distillation(loaded, networks, Diffusion(loaded.info, device), options)
+        begun = find(options.adapter)
+        networks.lora.begin_with(begun.deltas(layer_shapes(unet, "unet")))
+        objective.inputs = {"objective.adapter": begun.sha256}
+    return objective
 
 
 def build(options: LcmOptions, loaded: LoadedCheckpoint, device: torch.device) -> Distillation:

@@ -101,6 +101,8 @@ class Style:
         self._loaded, self._diffusion, self._options, self._prior = loaded, diffusion, options, prior
         self._fast, self._way = fast, way
         self.needs_noise = fast is not None
+        self.inputs: Mapping[str, str] = {}
+        """Hashes of the files that its settings name, by setting."""
         if fast is not None:
             self.lora.share(fast)
 
@@ -234,6 +236,7 @@ class Prior:
         from laur.train.data.reader import TrainingSet
 
         self._set = TrainingSet.open(Path(folder))
+        self.key = self._set.info.key
         buckets, counts = np.unique(self._set.bucket, return_counts=True)
         if not len(counts):
             raise TrainingError(f"the prior set {folder} holds no pictures; prepare it from a folder that does")
@@ -259,12 +262,17 @@ def build(options: StyleOptions, loaded: LoadedCheckpoint, device: torch.device)
     from laur.train.objectives.lcf import merge
     from laur.train.objectives.lcm import fresh
 
-    prior = Prior(options.prior, loaded, device) if options.prior else None
-    fast = None
+    inputs: dict[str, str] = {}
+    prior, fast, way = None, None, None
+    if options.prior:
+        prior = Prior(options.prior, loaded, device)
+        inputs["objective.prior"] = prior.key
     if options.accelerator:
         fast = fresh(loaded, device)
-        merge(fast, options.accelerator)
-    way = Way(options.path) if options.path else None
+        inputs["objective.accelerator"] = merge(fast, options.accelerator)
+    if options.path:
+        way = Way(options.path)
+        inputs["objective.path"] = way.key
     style = Style(
         loaded, fresh(loaded, device), Diffusion(loaded.info, device), options, prior=prior, fast=fast, way=way
     )
@@ -272,5 +280,8 @@ def build(options: StyleOptions, loaded: LoadedCheckpoint, device: torch.device)
         name = options.adapter
         if is_style(name) and (file := form_of(name, loaded.info.family).file) is not None:
             name = str(file)
-        style.lora.begin_with(find(name).deltas(layer_shapes(style.model, "unet")))
+        begun = find(name)
+        style.lora.begin_with(begun.deltas(layer_shapes(style.model, "unet")))
+        inputs["objective.adapter"] = begun.sha256
+    style.inputs = inputs
     return style

@@ -8,6 +8,7 @@ as the engine draws it.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,6 +47,8 @@ class Way:
                     f"{data.folder} holds step {way[1]} of {len(way[0])}, at {', '.join(map(str, way[0]))}; "
                     f"{len(folders)} earlier sets are steps 1 to {len(folders)} of one way of {len(folders) + 1}"
                 )
+        self.key = hashlib.sha256(" ".join(data.info.key for data in self._sets).encode()).hexdigest()
+        """sha256 over those of the sets."""
         self.timesteps = torch.tensor((ways[0] or ((), 0))[0])
         """(K,) of the whole way, falling."""
         self._places = [dict(zip(_names(data), range(len(data)), strict=True)) for data in self._sets]
