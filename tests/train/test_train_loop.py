@@ -179,6 +179,19 @@ def test_a_full_disk_under_tensorboard_is_told_in_the_same_line(
         Journal(tmp_path, 0, tensorboard=True)
 
 
+def test_a_state_that_is_done_again_takes_damaged_ones_above_it_away(tmp_path: Path) -> None:
+    """The newest two are damaged: what is written anew must not make room for them."""
+    tiny_trainer(tmp_path, tiny_config(save={"updates": 1, "keep": 3})).run()
+    for number in (4, 5):
+        (tmp_path / "states" / f"{number:08d}" / "state.json").write_text("{", "utf-8")
+    trainer = tiny_trainer(tmp_path, tiny_config(updates=9, save={"updates": 1, "keep": 3}))
+    assert trainer.update == 3
+    trainer.run(lambda: trainer.update >= 4)
+    assert sorted(p.name for p in (tmp_path / "states").iterdir()) == ["00000003", "00000004"]
+    (tmp_path / "states" / "00000004" / "state.json").write_text("{", "utf-8")
+    assert tiny_trainer(tmp_path, tiny_config(updates=9)).update == 3
+
+
 def test_a_truncated_state_is_passed_over(tmp_path: Path) -> None:
     tiny_trainer(tmp_path).run()
     newest = tmp_path / "states" / "00000005" / "parameters.safetensors"
