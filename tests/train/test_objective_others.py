@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
@@ -98,6 +100,20 @@ def test_a_prior_counts_as_much_as_it_says(sd1: LoadedCheckpoint, sd1_folder: Pa
     assert float(both.parts["style"]) == pytest.approx(float(plain.total), rel=1e-5)
     assert float(both.parts["prior"]) > 0
     assert float(both.total) == pytest.approx(float(both.parts["style"]) + 0.5 * float(both.parts["prior"]), rel=1e-5)
+
+
+def test_a_prior_shows_every_shape_as_often_as_it_has_pictures_of_it(
+    sd1: LoadedCheckpoint, sd1_folder: Path, tmp_path: Path
+) -> None:
+    prior = style.Prior(str(tiny_set(tmp_path / "set", sd1_folder)), sd1, CPU)
+    prior._set.bucket = np.array([0, 0, 0, 0, 1, 1], np.int32)  # type: ignore[misc]
+    prior._set.info.buckets.append((64, 64))  # type: ignore[attr-defined]
+    batch, draws = some_batch(sd1)
+    seen = [prior.batch(dataclasses.replace(batch, update=update), draws).names for update in range(200)]
+    others = {"teal.png", "pink.png"}
+    of_others = [set(names) <= others for names in seen]
+    assert all(inside or not set(names) & others for inside, names in zip(of_others, seen, strict=True))
+    assert 200 / 3 - 30 < sum(of_others) < 200 / 3 + 30
 
 
 def test_an_autoencoder_learns_its_decoder_alone(sd1: LoadedCheckpoint) -> None:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -230,25 +231,24 @@ class Prior:
 
     def __init__(self, folder: str, loaded: LoadedCheckpoint, device: torch.device) -> None:
         """Errors: DataError."""
-        import numpy as np
-
         from laur.train.conditions import Conditioner
         from laur.train.data.reader import TrainingSet
 
         self._set = TrainingSet.open(Path(folder))
         self.key = self._set.info.key
-        buckets, counts = np.unique(self._set.bucket, return_counts=True)
-        if not len(counts):
+        self._places = np.arange(len(self._set))
+        if not len(self._places):
             raise TrainingError(f"the prior set {folder} holds no pictures; prepare it from a folder that does")
-        # all of a call have one shape: the commonest
-        self._indices = np.flatnonzero(self._set.bucket == buckets[counts.argmax()])
         self._conditioner = Conditioner(loaded, self._set, 0.0, device)
         self._device = device
 
     def batch(self, batch: Batch, draws: Draws) -> Batch:
-        """As many samples, drawn by the keys of the batch's own."""
-        picks = draws.integers("prior picture", 0, len(self._indices)).cpu().numpy()
-        indices = self._indices[picks]
+        """As many samples of one shape, which the update's number draws as often as there are pictures of it; the
+        pictures are drawn by the keys of the batch's own."""
+        shapes = self._set.bucket[self._places]
+        shape = np.random.default_rng([draws.seed, batch.update]).choice(shapes)
+        members = self._places[shapes == shape]
+        indices = members[draws.integers("prior picture", 0, len(members)).cpu().numpy()]
         latents = self._set.latents(indices).to(self._device)
         conditions = self._conditioner.conditions(indices, draws)
         return Batch(batch.update, batch.keys, latents, conditions, names=self._set.names(indices))
