@@ -12,17 +12,22 @@ import torch
 from diffusers import DiffusionPipeline, LCMScheduler
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tiny_set import tiny_set
+from tiny_set import COLOURS, tiny_set
 
 from helpers.tiny import tiny_folder
 from laur.cli.app import run
+from laur.cli.evaluate import _prompts
 from laur.core.recipe import Recipe
 from laur.optimize.algebra import matrix
 from laur.optimize.lora_file import LoraFile
 from laur.optimize.merge import layer_shapes
 from laur.pipeline.engine import Engine
 from laur.pipeline.loading.load import load
+from laur.train.batch import Batch
+from laur.train.draws import Draws
 from laur.train.journal import read
+from laur.train.objective import Loss
+from laur.train.objectives.style import Style
 
 UPDATES = 2
 Captured = pytest.CaptureFixture[str]
@@ -118,9 +123,47 @@ def test_a_run_does_not_go_on_upon_files_that_were_made_anew(
         assert "holds a run on another objective.adapter (content " in capfd.readouterr().err
 
 
+def test_the_fold_for_measuring_is_left_out_and_the_result_says_so(
+    checkpoint: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gold is the one colour of that fold: neither the set nor the prior shows it."""
+    seen: set[str] = set()
+    loss = Style.loss
+
+    def looked_at(self: Style, batch: Batch, draws: Draws) -> Loss:
+        assert self._prior is not None
+        seen.update(batch.names, self._prior.batch(batch, draws).names)
+        return loss(self, batch, draws)
+
+    monkeypatch.setattr(Style, "loss", looked_at)
+    prior = ("--set", f"objective.prior={json.dumps(str(data))}", "--set", "objective.rank=4", "--batch", "12")
+    for told in (False, True):
+        seen.clear()
+        out, wish = tmp_path / str(told), f"data.hold_out={str(told).lower()}"
+        result = outcome("style", out, checkpoint, data, *prior, "--set", wish)
+        assert ("gold.png" in seen) is not told
+        assert len(seen) == len(COLOURS) - told
+        assert (safe_open(result, "pt").metadata().get("laur.held_out") == "fold 0 of 10") is told
+        card = (result.parent / "README.md").read_text()
+        assert ("has not seen the concepts of fold 0 of 10" in card) is told
+    prompts, source, _ = _prompts(data, None)
+    assert [prompt.concept for prompt in prompts] == ["gold"]
+    assert "held out only if training left it out: data.hold_out" in source
+
+
+@pytest.mark.parametrize("task", ["lcm-lora", "lcm", "base", "vae"])
+def test_every_task_can_leave_the_fold_out(task: str, checkpoint: Path, data: Path, tmp_path: Path) -> None:
+    rank = ("--set", "objective.rank=4") if task == "lcm-lora" else ()
+    result = outcome(task, tmp_path / "run", checkpoint, data, "--set", "data.hold_out=true", *rank)
+    folder = result if result.is_dir() else result.parent
+    assert "has not seen the concepts of fold 0 of 10" in (folder / "README.md").read_text()
+
+
 def test_lcf(checkpoint: Path, data: Path, lcm_lora: Path, tmp_path: Path) -> None:
     options = ("--set", "objective.rank=4", "--set", f"objective.adapter={json.dumps(str(lcm_lora))}")
-    assert outcome("lcf", tmp_path / "run", checkpoint, data, *options).suffix == ".safetensors"
+    result = outcome("lcf", tmp_path / "run", checkpoint, data, *options, "--set", "data.hold_out=true")
+    assert result.suffix == ".safetensors"
+    assert "has not seen the concepts" in (result.parent / "README.md").read_text()
 
 
 def test_lcm_and_lcf_of_it(checkpoint: Path, data: Path, tmp_path: Path) -> None:

@@ -88,6 +88,8 @@ def denoising(
 class Denoising:
     """The objective of a whole denoiser."""
 
+    held_out = False
+
     def __init__(self, loaded: LoadedCheckpoint, unet: nn.Module, diffusion: Diffusion, options: BaseOptions) -> None:
         self.model = unet.requires_grad_(True).train()
         self._unet = unet
@@ -123,7 +125,7 @@ class Denoising:
         from laur.train.objectives import export
 
         plain = {name: tensor for name, tensor in weights.items() if not name.startswith("alignment.")}
-        return export.checkpoint(self._unet, plain, folder, self._loaded, task="base")
+        return export.checkpoint(self._unet, plain, folder, self._loaded, task="base", held_out=self.held_out)
 
 
 def build(options: BaseOptions, loaded: LoadedCheckpoint, device: torch.device) -> Denoising:

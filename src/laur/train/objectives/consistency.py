@@ -252,6 +252,7 @@ class WholeNetworks:
 class Consistent:
     """Base of the two objectives: the target follows after each update, and is what a state holds."""
 
+    held_out = False
     inputs: Mapping[str, str] = MappingProxyType({})
     """Hashes of the files that its settings name, by setting."""
     stepwise: float = 1.0

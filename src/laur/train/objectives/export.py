@@ -16,6 +16,7 @@ import laur
 from laur.core.checkpoint import Family
 from laur.core.errors import LaurError, ResourceError, TrainingError
 from laur.pipeline.loading.detect import LCM_SCHEDULER
+from laur.train.evaluate.prompts import FOLDS, HELD_OUT
 from laur.utils.files import atomic_folder, atomic_write
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ WHOLE_LCMS = ("lcm", "lcf")
 PIPELINES = {True: "StableDiffusionXLPipeline", False: "StableDiffusionPipeline"}
 TRIAL: dict[str, Any] = {"width": 128, "height": 128, "steps": 2, "seed": 0}
 """The picture that a result must draw: small, since it only has to be one."""
+FOLD = f"fold {HELD_OUT} of {FOLDS}"
+"""Of concepts, by the hash of their names."""
 WORDS = {
     "lcm-lora": "LCM-LoRA: draws in 1 to 8 steps (arXiv 2311.05556).",
     "lcm": "Latent consistency model: draws in 1 to 8 steps at the guidance it is told (arXiv 2310.04378).",
@@ -63,24 +66,28 @@ def adapter(
     accelerates: bool = False,
     trigger_words: Sequence[str] = (),
     beside: Sequence[str] = (),
+    held_out: bool = False,
     device: torch.device | None = None,
 ) -> Path:
     """Write `folder`/NAME.safetensors with its model card and return the file.
 
-    `deltas` go by the UNet's own layer names; `beside` are adapters without which it was not meant to be used. It is
-    tried on `device`, the best there is where None.
+    `deltas` go by the UNet's own layer names; `beside` are adapters without which it was not meant to be used;
+    `held_out`: it has not seen the fold of concepts for measuring. It is tried on `device`, the best there is where
+    None.
     Errors: TrainingError where it does not draw.
     """
     name = f"{task}-{_plain(loaded.info.name)}"
     tensors = peft_tensors(deltas)
     metadata = adapter_metadata(name, deltas, loaded, task=task, accelerates=accelerates, trigger_words=trigger_words)
+    if held_out:
+        metadata["laur.held_out"] = FOLD
     folder.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(folder, replace=True) as fresh:
         path = fresh / f"{name}.safetensors"
         _save(tensors, path, metadata)
         _try_adapter(path, loaded, beside, device)
-        uses = [f"`{other}`" for other in beside]
-        _card(fresh, name, loaded, task, [*(["Use it together with " + ", ".join(uses) + "."] if uses else [])])
+        uses = ", ".join(f"`{other}`" for other in beside)
+        _card(fresh, name, loaded, task, [f"Use it together with {uses}."] if uses else [], held_out=held_out)
     return folder / path.name
 
 
@@ -144,10 +151,11 @@ def checkpoint(
     *,
     task: str,
     component: str = "unet",
+    held_out: bool = False,
 ) -> Path:
     """Write a diffusers folder: the base's parts with `network` (and `weights`, by parameter name) as `component`.
 
-    It is tried on the network's own device.
+    `held_out`: as in `adapter`. It is tried on the network's own device.
     Errors: TrainingError where it does not draw.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -161,7 +169,7 @@ def checkpoint(
             guidance = "at the guidance that it is told" if told else "at guidance 1, as its guidance is in the weights"
             more = [f"Draws in 1 to 8 steps with the sampler lcm (diffusers: LCMScheduler), {guidance}."]
         _try_checkpoint(fresh, next(network.parameters()).device)
-        _card(fresh, f"{task}-{_plain(loaded.info.name)}", loaded, task, more)
+        _card(fresh, f"{task}-{_plain(loaded.info.name)}", loaded, task, more, held_out=held_out)
     return folder
 
 
@@ -329,8 +337,9 @@ def _picture(loaded: LoadedCheckpoint, recipe: Recipe, place: Placement) -> Pict
 # -------------------------------------------------------------------------------------- card
 
 
-def _card(folder: Path, name: str, loaded: LoadedCheckpoint, task: str, more: Sequence[str]) -> None:
+def _card(folder: Path, name: str, loaded: LoadedCheckpoint, task: str, more: Sequence[str], *, held_out: bool) -> None:
     """README.md as model hubs read it."""
+    unseen = f"It has not seen the concepts of {FOLD} (`data.hold_out`), which `laur evaluate --data` draws."
     lines = [
         "---",
         f"license: {licence(loaded)}",
@@ -343,6 +352,7 @@ def _card(folder: Path, name: str, loaded: LoadedCheckpoint, task: str, more: Se
         WORDS[task],
         "",
         *more,
+        *([unseen] if held_out else []),
         f"Made with Laur {laur.__version__} (`laur train {task}`) from `{loaded.info.name}`, whose weights have the "
         f"sha256 {loaded.info.sha256}. The run's folder holds the whole configuration (config.toml), the losses "
         "(journal.jsonl) and sample sheets.",

@@ -91,11 +91,14 @@ class FineTuning(Consistent):
         from laur.train.objectives import export
 
         if isinstance(self.networks, WholeNetworks):
-            return export.checkpoint(self.networks.model, weights, folder, self._loaded, task="lcf")
+            network = self.networks.model
+            return export.checkpoint(network, weights, folder, self._loaded, task="lcf", held_out=self.held_out)
         beneath = lcm_lora_of(self.options, self._loaded)
         deltas, device = self.networks.lora.deltas(weights), self.diffusion.device
         beside = (beneath,) if beneath else ()
-        return export.adapter(deltas, folder, self._loaded, task="lcf", beside=beside, device=device)
+        return export.adapter(
+            deltas, folder, self._loaded, task="lcf", beside=beside, held_out=self.held_out, device=device
+        )
 
 
 def build(options: LcfOptions, loaded: LoadedCheckpoint, device: torch.device) -> FineTuning:

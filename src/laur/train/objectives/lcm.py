@@ -256,8 +256,17 @@ class Distillation(Consistent):
 
         if isinstance(self.networks, LoraNetworks):
             deltas, device = self.networks.lora.deltas(weights), self.diffusion.device
-            return export.adapter(deltas, folder, self._loaded, task="lcm-lora", accelerates=True, device=device)
-        return export.checkpoint(self.networks.model, weights, folder, self._loaded, task="lcm")
+            return export.adapter(
+                deltas,
+                folder,
+                self._loaded,
+                task="lcm-lora",
+                accelerates=True,
+                held_out=self.held_out,
+                device=device,
+            )
+        network = self.networks.model
+        return export.checkpoint(network, weights, folder, self._loaded, task="lcm", held_out=self.held_out)
 
 
 def build_lora(options: LcmLoraOptions, loaded: LoadedCheckpoint, device: torch.device) -> Distillation:

@@ -102,10 +102,22 @@ class Style:
         self._loaded, self._diffusion, self._options, self._prior = loaded, diffusion, options, prior
         self._fast, self._way = fast, way
         self.needs_noise = fast is not None
+        self._held_out = False
         self.inputs: Mapping[str, str] = {}
         """Hashes of the files that its settings name, by setting."""
         if fast is not None:
             self.lora.share(fast)
+
+    @property
+    def held_out(self) -> bool:
+        """See Objective."""
+        return self._held_out
+
+    @held_out.setter
+    def held_out(self, wanted: bool) -> None:
+        self._held_out = wanted
+        if wanted and self._prior is not None:
+            self._prior.hold_out()
 
     def fits(self, data: TrainingSet) -> None:
         """Errors: DataError where the run's set does not go with this."""
@@ -207,8 +219,15 @@ class Style:
         """An adapter's file."""
         from laur.train.objectives import export
 
-        deltas, device, words = self.lora.deltas(weights), self._diffusion.device, self._options.trigger_words
-        return export.adapter(deltas, folder, self._loaded, task="style", trigger_words=words, device=device)
+        return export.adapter(
+            self.lora.deltas(weights),
+            folder,
+            self._loaded,
+            task="style",
+            trigger_words=self._options.trigger_words,
+            held_out=self.held_out,
+            device=self._diffusion.device,
+        )
 
 
 def _told(batch: Batch) -> Conditions:
@@ -241,6 +260,16 @@ class Prior:
             raise TrainingError(f"the prior set {folder} holds no pictures; prepare it from a folder that does")
         self._conditioner = Conditioner(loaded, self._set, 0.0, device)
         self._device = device
+
+    def hold_out(self) -> None:
+        """Leave the fold of concepts for measuring out. Errors: TrainingError where nothing is left."""
+        from laur.train.evaluate.prompts import places_held_out
+
+        self._places = np.flatnonzero(~places_held_out(self._set))
+        if not len(self._places):
+            raise TrainingError(
+                f"all pictures of the prior set {self._set.folder} are held out; leave data.hold_out out"
+            )
 
     def batch(self, batch: Batch, draws: Draws) -> Batch:
         """As many samples of one shape, which the update's number draws as often as there are pictures of it; the

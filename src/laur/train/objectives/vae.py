@@ -59,6 +59,8 @@ class VaeOptions:
 class Autoencoding:
     """The objective."""
 
+    held_out = False
+
     def __init__(self, loaded: LoadedCheckpoint, vae: Any, options: VaeOptions) -> None:
         self.model: nn.Module = vae
         self._vae, self._loaded, self._options = vae, loaded, options
@@ -124,7 +126,9 @@ class Autoencoding:
         """A checkpoint's folder with the new autoencoder."""
         from laur.train.objectives import export
 
-        return export.checkpoint(self._vae, weights, folder, self._loaded, task="vae", component="vae")
+        return export.checkpoint(
+            self._vae, weights, folder, self._loaded, task="vae", component="vae", held_out=self.held_out
+        )
 
     def _encoded(self, pictures: Tensor) -> Tensor:
         with torch.set_grad_enabled(self._learns_encoder):
