@@ -304,6 +304,19 @@ def test_a_guidance_embedding_is_found_and_loaded(tmp_path: Path) -> None:
     assert torch.equal(loaded.unet().time_embedding.cond_proj.weight, projection)
 
 
+def test_a_folder_with_lcm_s_scheduler_is_an_lcm(tmp_path: Path) -> None:
+    told: dict[str, Any] = {"_class_name": "LCMScheduler"}
+    info, plain = (
+        load(str(tiny_folder("sd1", tmp_path / name, parts=parts_of("sd1"), **scheduler))).info
+        for name, scheduler in (("lcm", told), ("plain", {}))
+    )
+    assert (info.is_lcm, info.guidance_inside, info.guidance_embedding) == (True, True, False)
+    assert (info.defaults.sampler, info.defaults.guidance) == ("lcm", 1.0)
+    assert not plain.is_lcm
+    assert (plain.defaults.sampler, plain.defaults.guidance) == ("dpm++2m", 7.5)
+    assert info.schedule == plain.schedule
+
+
 class Trained:
     """A network that knows its picture, a flat grey, and answers as it was taught."""
 

@@ -115,6 +115,16 @@ def test_weights_say_how_often() -> None:
     assert np.abs(seen[:3] - [0.1, 0.3, 0.6]).max() < 0.04  # 4 standard deviations of 2,000 draws of a bucket
 
 
+@pytest.mark.parametrize("weights", [None, np.array([1.0, 2.0, 5.0, 1.0] * 6)])
+def test_what_is_left_out_never_comes(weights: np.ndarray | None) -> None:
+    left_out = np.array([False, False, True, True, False, True] * 4)
+    one = Order(np.array([0, 1] * 12), weights, 3, 4, left_out)
+    seen = np.concatenate([one.indices(update) for update in range(300)])
+    assert set(seen.tolist()) == set(np.flatnonzero(~left_out).tolist())
+    with pytest.raises(DataError, match=r"all pictures of the set are held out; leave data\.hold_out out"):
+        Order(np.array([0, 1]), None, 3, 4, np.array([True, True]))
+
+
 def test_an_order_of_nothing_is_refused() -> None:
     with pytest.raises(DataError, match="no pictures"):
         order([], 4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from laur.core.errors import TrainingError
 from laur.pipeline.loading.load import LoadedCheckpoint
-from laur.train.batch import Conditions
+from laur.train.batch import Batch, Conditions
 from laur.train.conditions import unconditional
 from laur.train.draws import Draws
 from laur.train.objectives import lcm
@@ -130,6 +131,33 @@ def test_parts_and_steps_have_limits() -> None:
         lcm.LcmLoraOptions(path_steps=0)
     with pytest.raises(TrainingError, match=r"paths is 1\.5; it lies in 0\.\.1"):
         lcm.LcmLoraOptions(paths=1.5)
+
+
+class Collapsed:
+    """Networks of which nothing is asked: f is replaced."""
+
+    def student(self, x: Tensor, *_: Any) -> Tensor:
+        """See Networks."""
+        return torch.zeros_like(x)
+
+    target = teacher = student
+
+
+@pytest.mark.parametrize(("ends", "paths"), [(0.0, 0.0), (0.5, 0.0), (0.0, 0.4), (0.5, 0.4)])
+def test_a_full_collapse_leaks_all_of_the_noise(
+    ends: float, paths: float, sd1: LoadedCheckpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """f(x, t) = x shows 1, whatever part of the samples has a boundary."""
+    options = lcm.LcmLoraOptions(rank=4, boundary=0.5, ends=ends, paths=paths, path_steps=1)
+    objective = lcm.build_lora(options, sd1, CPU)
+    objective.networks = Collapsed()  # type: ignore[assignment]
+    objective.empty = Conditions(torch.zeros(1, 1, 1))
+    monkeypatch.setattr(objective, "f", lambda _, x, t: x)
+    keys = torch.arange(4000)
+    draws = Draws(1, keys)
+    z, noise = (draws.normal(name, (4, 4, 4)) for name in ("z", "began"))
+    batch = Batch(0, keys, z, Conditions(torch.zeros(len(keys), 1, 1)), noise=noise, guidance=4.0)
+    assert float(objective.loss(batch, draws).parts["leak"]) == pytest.approx(1.0, abs=0.1)
 
 
 def test_paths_are_as_long_as_what_is_left(sd1: LoadedCheckpoint) -> None:

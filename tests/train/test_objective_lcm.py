@@ -18,7 +18,7 @@ from laur.core.errors import TrainingError
 from laur.pipeline.loading.load import LoadedCheckpoint, load
 from laur.train.batch import Conditions
 from laur.train.draws import Draws
-from laur.train.objectives import lcf, lcm
+from laur.train.objectives import lcf, lcm, style
 from laur.train.objectives.consistency import (
     ConsistencyOptions,
     Distance,
@@ -188,6 +188,8 @@ def test_going_on_from_an_adapter(sd1: LoadedCheckpoint, tmp_path: Path) -> None
     path = first.export(weights, tmp_path / "result")
     more = lcm.build_lora(lcm.LcmLoraOptions(rank=6, alpha=3.0, adapter=str(path)), sd1, CPU)
     assert isinstance(more.networks, LoraNetworks)
+    accelerated = style.build(style.StyleOptions(rank=4, accelerator=str(path)), sd1, CPU)
+    assert accelerated.inputs == {"objective.accelerator": more.inputs["objective.adapter"]}
     batch, draws = some_batch(sd1)
     with torch.no_grad():
         for layer in first.networks.lora.layers.values():
@@ -229,6 +231,11 @@ def test_thirty_updates_on_one_batch_learn(sd1: LoadedCheckpoint) -> None:
 def test_options_that_make_no_sense(options: dict[str, Any], words: str) -> None:
     with pytest.raises(TrainingError, match=words):
         lcm.LcmLoraOptions(**options)
+
+
+def test_two_parts_may_be_the_whole() -> None:
+    for tenths in range(11):
+        ConsistencyOptions(boundary=tenths / 10, last=(10 - tenths) / 10)
 
 
 def test_pairs_are_where_they_should_be() -> None:

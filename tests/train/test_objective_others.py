@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
@@ -15,9 +17,11 @@ from safetensors import safe_open
 from tiny_set import tiny_set
 
 from helpers.tiny import tiny_folder
-from laur.core.errors import TrainingError
+from laur.core.errors import ResourceError, TrainingError
 from laur.optimize.lora_file import LoraFile
 from laur.optimize.merge import layer_shapes
+from laur.pipeline import device as devices
+from laur.pipeline import memory
 from laur.pipeline.engine import Engine
 from laur.pipeline.loading.load import LoadedCheckpoint, load
 from laur.train.batch import Batch, Conditions
@@ -96,6 +100,20 @@ def test_a_prior_counts_as_much_as_it_says(sd1: LoadedCheckpoint, sd1_folder: Pa
     assert float(both.parts["style"]) == pytest.approx(float(plain.total), rel=1e-5)
     assert float(both.parts["prior"]) > 0
     assert float(both.total) == pytest.approx(float(both.parts["style"]) + 0.5 * float(both.parts["prior"]), rel=1e-5)
+
+
+def test_a_prior_shows_every_shape_as_often_as_it_has_pictures_of_it(
+    sd1: LoadedCheckpoint, sd1_folder: Path, tmp_path: Path
+) -> None:
+    prior = style.Prior(str(tiny_set(tmp_path / "set", sd1_folder)), sd1, CPU)
+    prior._set.bucket = np.array([0, 0, 0, 0, 1, 1], np.int32)  # type: ignore[misc]
+    prior._set.info.buckets.append((64, 64))  # type: ignore[attr-defined]
+    batch, draws = some_batch(sd1)
+    seen = [prior.batch(dataclasses.replace(batch, update=update), draws).names for update in range(200)]
+    others = {"teal.png", "pink.png"}
+    of_others = [set(names) <= others for names in seen]
+    assert all(inside or not set(names) & others for inside, names in zip(of_others, seen, strict=True))
+    assert 200 / 3 - 30 < sum(of_others) < 200 / 3 + 30
 
 
 def test_an_autoencoder_learns_its_decoder_alone(sd1: LoadedCheckpoint) -> None:
@@ -209,6 +227,21 @@ def test_diffusers_draws_with_what_was_trained(family: str, tmp_path: Path) -> N
     assert "laur train style" in card
 
 
+@pytest.mark.parametrize(
+    ("prediction", "architecture", "version"),
+    [("epsilon", "stable-diffusion-v2-512", "sd_v2"), ("v_prediction", "stable-diffusion-v2-768-v", "sd_v2_v")],
+)
+def test_an_adapter_of_sd_2_names_the_line_of_its_prediction(
+    prediction: str, architecture: str, version: str, tmp_path: Path
+) -> None:
+    loaded = load(str(tiny_folder("sd2", tmp_path / "sd2", prediction=prediction)))
+    unet, lora = random_lora(loaded)
+    deltas = lora.deltas(dict(unet.named_parameters()))
+    said = export.adapter_metadata("x", deltas, loaded, task="style", accelerates=False, trigger_words=())
+    assert said["modelspec.architecture"] == f"{architecture}/lora"
+    assert said["ss_base_model_version"] == version
+
+
 def test_our_engine_draws_what_was_trained(sd1: LoadedCheckpoint, sd1_folder: Path, tmp_path: Path) -> None:
     """The adapter's file, and a checkpoint whose weights hold the same difference, draw the same."""
     from laur.core.recipe import AdapterRef, Recipe
@@ -239,6 +272,55 @@ def test_nothing_half_written_stays(sd1: LoadedCheckpoint, tmp_path: Path, monke
     with pytest.raises(TrainingError, match="does not draw"):
         export.adapter(lora.deltas(weights), tmp_path / "result", sd1, task="style")
     assert list(tmp_path.iterdir()) == []
+
+
+def crowded(monkeypatch: pytest.MonkeyPatch, full: tuple[str, ...], fault: Exception) -> list[str]:
+    """Devices on which the Engine was asked to draw; those in `full` have no room. meta stands for an accelerator."""
+    asked: list[str] = []
+    draw = Engine.pictures
+
+    def pictures(self: Engine, recipes: Any) -> Any:
+        asked.append(self.library.placement.device.type)
+        if asked[-1] in full:
+            raise fault
+        return draw(self, recipes)
+
+    def choose(device: Any, dtype: str) -> devices.Placement:
+        assert dtype == "float32"
+        return devices.Placement(torch.device(device), torch.float32, channels_last=True)
+
+    monkeypatch.setattr(Engine, "pictures", pictures)
+    monkeypatch.setattr(devices, "choose", choose)
+    monkeypatch.setattr(memory, "default_budget", lambda _: 2**30)
+    return asked
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        ResourceError("a picture needs much"),
+        RuntimeError("allocate memory"),
+    ],
+)
+def test_a_result_is_tried_on_the_run_s_device_and_where_that_is_full_on_the_cpu(
+    fault: Exception, sd1: LoadedCheckpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unet, lora = random_lora(sd1)
+    deltas, there = lora.deltas(dict(unet.named_parameters())), torch.device("meta")
+    asked = crowded(monkeypatch, ("meta",), fault)
+    assert export.adapter(deltas, tmp_path / "result", sd1, task="style", device=there).is_file()
+    assert asked == ["meta", "cpu"]
+    monkeypatch.undo()
+    asked = crowded(monkeypatch, ("meta", "cpu"), fault)
+    with pytest.raises(TrainingError, match="memory ran out while what was trained was tried, and nothing is written"):
+        export.adapter(deltas, tmp_path / "none", sd1, task="style", device=there)
+    assert asked == ["meta", "cpu"]
+    assert not (tmp_path / "none").exists()
+    monkeypatch.undo()
+    crowded(monkeypatch, ("cpu",), RuntimeError("a fault of ours"))
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        export.adapter(deltas, tmp_path / "none", sd1, task="style", device=CPU)
 
 
 def test_targets(sd1: LoadedCheckpoint) -> None:

@@ -148,6 +148,14 @@ def test_a_way_gives_the_engine_s_noise_and_the_painting_of_each_step(painted: l
         assert torch.equal(way.noise(names, number, z), torch.stack(expected))
 
 
+def test_a_way_is_known_by_all_of_its_sets(painted: list[Path], tmp_path: Path) -> None:
+    first, second, _ = (str(folder) for folder in painted)
+    key = Way([first, second]).key
+    assert Way([first, second]).key == key
+    other = _told_anew(painted[1], tmp_path / "second", lambda values: values.update(model="mini again"))
+    assert Way([first, str(other)]).key != key
+
+
 def _told_anew(folder: Path, home: Path, change: Any) -> Path:
     shutil.copytree(folder, home)
     values = json.loads((home / shards.INDEX).read_text())
@@ -172,6 +180,41 @@ def test_sets_that_make_no_way(painted: list[Path], words: Path, tmp_path: Path)
 
     with pytest.raises(DataError, match="were not drawn by one model in one size"):
         way.fits(TrainingSet.open(_told_anew(last, tmp_path / "others", of_others)))
+
+
+@pytest.mark.parametrize(
+    ("which", "change", "said"),
+    [
+        ("own", {"until": 2}, "is not where the way of .*--steps 3 --until 3`"),
+        ("own", {"timesteps": [999, 500, 1]}, "is not where the way of"),
+        ("own", {"until": None, "timesteps": None, "steps": 8}, "is not where the way of"),
+        ("own", {"until": None, "timesteps": None, "steps": None}, "is not where the way of"),
+        ("own", {"until": None, "timesteps": None, "guidance": 4.0}, "is not where the way of"),
+        ("painting", {"teacher": "ink"}, "were not painted alike: teacher, its code, trigger or seed differ"),
+        ("painting", {"code": "0" * 64}, "were not painted alike"),
+        ("painting", {"trigger": "noir"}, "were not painted alike"),
+        ("painting", {"seed": 1}, "were not painted alike"),
+        ("own", {"until": None, "timesteps": None}, None),
+    ],
+)
+def test_the_run_s_own_set_ends_the_way(
+    which: str, change: dict[str, Any], said: str | None, painted: list[Path], tmp_path: Path
+) -> None:
+    """The pictures of its last step, or finished ones of as many steps, under one and the same painting."""
+    *before, last = painted
+
+    def changed(values: dict[str, Any]) -> None:
+        source = values["source"] if which == "painting" else values["source"]["beneath"]["beneath"]
+        source.update(change)
+        for key in [key for key, value in change.items() if value is None]:
+            del source[key]
+
+    way, data = Way([str(folder) for folder in before]), TrainingSet.open(_told_anew(last, tmp_path / "it", changed))
+    if said is None:
+        way.fits(data)
+        return
+    with pytest.raises(DataError, match=said):
+        way.fits(data)
 
 
 def test_a_set_of_other_pictures_does_not_fit(

@@ -113,6 +113,14 @@ def test_written_and_read_back_it_is_the_same() -> None:
     assert "# device is not set" in text
 
 
+def test_a_setting_that_there_was_not_then_has_its_default(tmp_path: Path) -> None:
+    table = fields.to_table(configure("style", Options, {"updates": 5}))
+    del table["data"]["hold_out"], table["objective"]["rank"]
+    require_same(table, configure("style", Options, {"updates": 5}), tmp_path)
+    with pytest.raises(TrainingError, match=r"a run with data\.hold_out = "):
+        require_same(table, configure("style", Options, {"data": {"hold_out": True}}), tmp_path)
+
+
 def test_the_first_difference_is_named(tmp_path: Path) -> None:
     config = configure("style", Options, {"updates": 5})
     table = fields.to_table(config)

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from tiny_training import TinyObjective, tiny_config, tiny_trainer
 
 from laur.core.errors import OutputError, TrainingError
+from laur.train import journal as journals
 from laur.train import state as states
-from laur.train.journal import read
+from laur.train.journal import Journal, read
+from laur.train.loop import Trainer
 from laur.train.processes import Processes
 
 
@@ -131,6 +134,62 @@ def test_a_full_disk_keeps_the_state_before(tmp_path: Path, monkeypatch: pytest.
     again = tiny_trainer(tmp_path)
     assert again.run()
     assert same(weights(again.export()), weights(whole.export()))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_under_the_journal_is_told_in_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closing writes what waits once more, and fails once more."""
+
+    def full(self: Trainer) -> Journal:
+        journal = Journal(self.folder, self.update, tensorboard=False)
+        journal._file.close()
+        journal._file = Path("/dev/full").open("a", encoding="utf-8")  # noqa: SIM115
+        return journal
+
+    monkeypatch.setattr(Trainer, "_journal", full)
+    with pytest.raises(OutputError, match=r"journal\.jsonl cannot be written: No space left on device; make room"):
+        tiny_trainer(tmp_path).run()
+
+
+class FullEvents:
+    """TensorBoard's writer on a full disk."""
+
+    def fail(self, *_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    add_scalar = add_image = flush = close = fail
+
+
+def test_a_full_disk_under_tensorboard_is_told_in_the_same_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journals, "_summary_writer", lambda *_: FullEvents())
+    said = r"tensorboard cannot be written: No space left on device; make room"
+    with pytest.raises(OutputError, match=said):
+        tiny_trainer(tmp_path, tiny_config(journal={"tensorboard": True})).run()
+    journal = Journal(tmp_path, 0, tensorboard=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "sheet.png")
+    with pytest.raises(OutputError, match=said):
+        journal.picture("sheet", 1, tmp_path / "sheet.png")
+    with pytest.raises(OutputError, match=said):
+        journal.sync()
+    journal.close()
+    monkeypatch.setattr(journals, "_summary_writer", FullEvents().fail)
+    with pytest.raises(OutputError, match=said):
+        Journal(tmp_path, 0, tensorboard=True)
+
+
+def test_a_state_that_is_done_again_takes_damaged_ones_above_it_away(tmp_path: Path) -> None:
+    """The newest two are damaged: what is written anew must not make room for them."""
+    tiny_trainer(tmp_path, tiny_config(save={"updates": 1, "keep": 3})).run()
+    for number in (4, 5):
+        (tmp_path / "states" / f"{number:08d}" / "state.json").write_text("{", "utf-8")
+    trainer = tiny_trainer(tmp_path, tiny_config(updates=9, save={"updates": 1, "keep": 3}))
+    assert trainer.update == 3
+    trainer.run(lambda: trainer.update >= 4)
+    assert sorted(p.name for p in (tmp_path / "states").iterdir()) == ["00000003", "00000004"]
+    (tmp_path / "states" / "00000004" / "state.json").write_text("{", "utf-8")
+    assert tiny_trainer(tmp_path, tiny_config(updates=9)).update == 3
 
 
 def test_a_truncated_state_is_passed_over(tmp_path: Path) -> None:

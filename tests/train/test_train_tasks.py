@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from tiny_set import tiny_set
+from diffusers import DiffusionPipeline, LCMScheduler
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from tiny_set import COLOURS, tiny_set
 
 from helpers.tiny import tiny_folder
 from laur.cli.app import run
+from laur.cli.evaluate import _prompts
+from laur.core.recipe import Recipe
 from laur.optimize.algebra import matrix
 from laur.optimize.lora_file import LoraFile
 from laur.optimize.merge import layer_shapes
 from laur.pipeline.engine import Engine
 from laur.pipeline.loading.load import load
+from laur.train.batch import Batch
+from laur.train.draws import Draws
 from laur.train.journal import read
+from laur.train.objective import Loss
+from laur.train.objectives.style import Style
 
 UPDATES = 2
 Captured = pytest.CaptureFixture[str]
@@ -83,9 +94,76 @@ def test_a_style_goes_on_from_an_adapter(checkpoint: Path, data: Path, tmp_path:
     assert trained("style", tmp_path / "less", checkpoint, data, *begin, "--set", "objective.rank=1") == 2
 
 
+def test_a_run_does_not_go_on_upon_files_that_were_made_anew(
+    checkpoint: Path, data: Path, lcm_lora: Path, tmp_path: Path, capfd: Captured
+) -> None:
+    file, prior = tmp_path / "adapter.safetensors", tmp_path / "prior"
+    shutil.copy(lcm_lora, file)
+    shutil.copytree(data, prior)
+    named = f"objective.adapter={json.dumps(str(file))}"
+    kept = f"objective.prior={json.dumps(str(prior))}"
+    runs = {"lcf": [named], "lcm-lora": [named], "style": [named, kept]}
+
+    def going_on(task: str, updates: int) -> int:
+        sets = [part for setting in (*runs[task], "objective.rank=4") for part in ("--set", setting)]
+        targets = ("--set", 'objective.targets=["attention","projection","feed_forward","conv","time"]')
+        return trained(task, tmp_path / task, checkpoint, data, *sets, *targets, "--updates", str(updates))
+
+    assert [going_on(task, 1) for task in runs] == [0, 0, 0]
+    assert [going_on(task, 2) for task in runs] == [0, 0, 0]
+    values = json.loads((prior / "set.json").read_text())
+    (prior / "set.json").write_text(json.dumps(values, indent=3))
+    capfd.readouterr()
+    assert [going_on(task, 3) for task in runs] == [0, 0, 2]
+    assert "holds a run on another objective.prior (content " in capfd.readouterr().err
+    tensors = {name: 0.5 * tensor for name, tensor in load_file(file).items()}
+    save_file(tensors, file, safe_open(file, "pt").metadata())
+    for task in ("lcf", "lcm-lora"):
+        assert going_on(task, 4) == 2
+        assert "holds a run on another objective.adapter (content " in capfd.readouterr().err
+
+
+def test_the_fold_for_measuring_is_left_out_and_the_result_says_so(
+    checkpoint: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gold is the one colour of that fold: neither the set nor the prior shows it."""
+    seen: set[str] = set()
+    loss = Style.loss
+
+    def looked_at(self: Style, batch: Batch, draws: Draws) -> Loss:
+        assert self._prior is not None
+        seen.update(batch.names, self._prior.batch(batch, draws).names)
+        return loss(self, batch, draws)
+
+    monkeypatch.setattr(Style, "loss", looked_at)
+    prior = ("--set", f"objective.prior={json.dumps(str(data))}", "--set", "objective.rank=4", "--batch", "12")
+    for told in (False, True):
+        seen.clear()
+        out, wish = tmp_path / str(told), f"data.hold_out={str(told).lower()}"
+        result = outcome("style", out, checkpoint, data, *prior, "--set", wish)
+        assert ("gold.png" in seen) is not told
+        assert len(seen) == len(COLOURS) - told
+        assert (safe_open(result, "pt").metadata().get("laur.held_out") == "fold 0 of 10") is told
+        card = (result.parent / "README.md").read_text()
+        assert ("has not seen the concepts of fold 0 of 10" in card) is told
+    prompts, source, _ = _prompts(data, None)
+    assert [prompt.concept for prompt in prompts] == ["gold"]
+    assert "held out only if training left it out: data.hold_out" in source
+
+
+@pytest.mark.parametrize("task", ["lcm-lora", "lcm", "base", "vae"])
+def test_every_task_can_leave_the_fold_out(task: str, checkpoint: Path, data: Path, tmp_path: Path) -> None:
+    rank = ("--set", "objective.rank=4") if task == "lcm-lora" else ()
+    result = outcome(task, tmp_path / "run", checkpoint, data, "--set", "data.hold_out=true", *rank)
+    folder = result if result.is_dir() else result.parent
+    assert "has not seen the concepts of fold 0 of 10" in (folder / "README.md").read_text()
+
+
 def test_lcf(checkpoint: Path, data: Path, lcm_lora: Path, tmp_path: Path) -> None:
     options = ("--set", "objective.rank=4", "--set", f"objective.adapter={json.dumps(str(lcm_lora))}")
-    assert outcome("lcf", tmp_path / "run", checkpoint, data, *options).suffix == ".safetensors"
+    result = outcome("lcf", tmp_path / "run", checkpoint, data, *options, "--set", "data.hold_out=true")
+    assert result.suffix == ".safetensors"
+    assert "has not seen the concepts" in (result.parent / "README.md").read_text()
 
 
 def test_lcm_and_lcf_of_it(checkpoint: Path, data: Path, tmp_path: Path) -> None:
@@ -94,6 +172,33 @@ def test_lcm_and_lcf_of_it(checkpoint: Path, data: Path, tmp_path: Path) -> None
     assert info.guidance_embedding
     result = outcome("lcf", tmp_path / "lcf", lcm, data, "--set", "objective.whole=true")
     assert (result / "unet").is_dir()
+
+
+def test_lcf_of_every_weight_with_an_lcm_lora_is_an_lcm(
+    checkpoint: Path, data: Path, lcm_lora: Path, tmp_path: Path
+) -> None:
+    """What it writes draws in few steps by itself, here and in diffusers, and is fine-tuned without an adapter."""
+    options = ("--set", "objective.whole=true", "--set", f"objective.adapter={json.dumps(str(lcm_lora))}")
+    result = outcome("lcf", tmp_path / "whole", checkpoint, data, *options)
+    engine = Engine(str(result), device="cpu", dtype="float32")
+    info = engine.library.checkpoint(str(result))
+    assert info.is_lcm
+    assert not info.guidance_embedding
+    resolved = engine.resolve(Recipe(prompt="a red egg", seed=1))
+    assert (resolved.recipe.sampler, resolved.recipe.steps, resolved.recipe.guidance) == ("lcm", 4, 1.0)
+    assert [len(stage.rows) for stage in resolved.plan.stages] == [1]
+    assert not resolved.warnings
+    (burnt,) = engine.resolve(Recipe(prompt="a red egg", seed=1, guidance=5.0)).warnings
+    assert "guidance 5 burns pictures of an LCM" in burnt
+    assert "at guidance 1" in (result / "README.md").read_text()
+    pipeline: Any = DiffusionPipeline.from_pretrained(result)
+    assert type(pipeline.scheduler) is LCMScheduler
+    drawn = pipeline("a red egg", num_inference_steps=2, guidance_scale=1.0, height=64, width=64, output_type="np")
+    assert float(drawn.images.std()) > 0
+    again = outcome("lcf", tmp_path / "again", result, data, "--set", "objective.rank=4")
+    assert "together with" not in (again.parent / "README.md").read_text()
+    assert trained("base", tmp_path / "base", result, data) == 2
+    assert trained("lcf", tmp_path / "none", checkpoint, data) == 2
 
 
 @pytest.mark.parametrize("task", ["base", "vae"])

@@ -29,6 +29,8 @@ laur evaluate mini --adapter new.safetensors --data sets/emoji --steps 1,2,4,8 -
 laur evaluate runs/lcm/result --teacher sd15.safetensors --prompts prompts.jsonl --scorer clip/ --out runs/lcm-eval"""
 
 NO_SCORER = "none"
+FOLD = "a fold of its concepts (held out only if training left it out: data.hold_out)"
+"""What is known of a set's prompts: the set does not say who learned from it."""
 
 
 def evaluate(
@@ -36,7 +38,10 @@ def evaluate(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="mini, a folder, a .safetensors file, a hub id.")],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="FOLDER", help="Pictures, result.json, report.html.")],
     data: Annotated[
-        Path | None, typer.Option(metavar="SET", help="A prepared set: its held-out concepts are drawn.")
+        Path | None,
+        typer.Option(
+            metavar="SET", help="A prepared set: the fold of concepts is drawn that data.hold_out leaves out."
+        ),
     ] = None,
     prompts: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Prompts: .txt, a line each, or .jsonl with `prompt`.")
@@ -188,7 +193,7 @@ def _prompts(data: Path | None, file: Path | None) -> tuple[list[Prompt], str, T
     from laur.train.data.reader import TrainingSet
 
     opened = TrainingSet.open(data)
-    return held_out(opened), f"{data.name}, concepts held out", opened
+    return held_out(opened), f"{data.name}, {FOLD}", opened
 
 
 def _scorer(name: str | None, engine: Engine, model: str) -> Scorer | None:

@@ -65,6 +65,7 @@ def _checkpoint(name: str, prediction: str | None) -> dict[str, Any]:
         "spacing": info.spacing,
         "latents": f"{info.latent_channels} channels, 1/{info.downscale} of a side, scale {info.latent_scale:g}"
         + (f", shift {info.latent_shift:g}" if info.latent_shift else ""),
+        "lcm": info.is_lcm,
         "guidance_embedding": info.guidance_embedding,
         "parts": _parts(name),
         "sha256": info.sha256,

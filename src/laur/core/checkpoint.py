@@ -70,11 +70,18 @@ class Checkpoint:
     """Pixels a side that it was trained at."""
     guidance_embedding: bool = False
     """A full LCM whose UNet is told w = guidance - 1 (arXiv 2310.04378)."""
+    guidance_inside: bool = False
+    """A full LCM that is told no guidance, as it is in the weights: what a base and its LCM-LoRA are when merged."""
     zeros_for_empty_prompt: bool = False
     aesthetics_score: bool = False
     """SDXL's refiner is told an aesthetic score in place of the target size."""
     defaults: Defaults = field(default_factory=Defaults)
     unet_config: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def is_lcm(self) -> bool:
+        """Whether it draws in few steps without an adapter."""
+        return self.guidance_embedding or self.guidance_inside
 
     @property
     def autov2(self) -> str:

@@ -78,7 +78,7 @@ class Finder:
     @property
     def accelerates(self) -> bool:
         """Whether the checkpoint or one of the adapters makes few steps enough."""
-        return self._checkpoint.guidance_embedding or any(a.recommends.accelerates for _, a in self.found)
+        return self._checkpoint.is_lcm or any(a.recommends.accelerates for _, a in self.found)
 
     def add(self, ref: AdapterRef) -> None:
         """Errors: NotFoundError, AdapterError, RecipeError where its content is not the recorded one."""

@@ -84,7 +84,7 @@ def _fill(recipe: Recipe, checkpoint: Checkpoint, adapters: list[tuple[AdapterRe
     fast = accelerators[0] if accelerators else None
     sampler = recipe.sampler
     if sampler is None:
-        own = "lcm" if checkpoint.guidance_embedding else defaults.sampler
+        own = "lcm" if checkpoint.is_lcm else defaults.sampler
         sampler = (fast.sampler or own) if fast else own
     distilled = sampler in DISTILLED
     as_made = fast is not None and sampler == fast.sampler  # which need not be a consistency model's way
@@ -150,9 +150,10 @@ def _warnings(recipe: Recipe, checkpoint: Checkpoint, adapters: list[tuple[Adapt
     fast = next((a.recommends for _, a in adapters if a.recommends.accelerates), None)
     made_for = "lcm" if fast is None else fast.sampler or "lcm"
     most = max(LCM_GUIDANCE_LIMIT, (fast and fast.guidance) or 0.0)
-    if recipe.sampler in DISTILLED and accelerated and recipe.guidance > most:
-        notes.append(f"guidance {recipe.guidance:g} burns pictures under LCM-LoRA; keep it from 1 to 2")
-    if recipe.sampler in DISTILLED and not accelerated and not checkpoint.guidance_embedding:
+    if recipe.sampler in DISTILLED and (accelerated or checkpoint.guidance_inside) and recipe.guidance > most:
+        under = "under LCM-LoRA" if accelerated else "of an LCM that has its guidance in it"
+        notes.append(f"guidance {recipe.guidance:g} burns pictures {under}; keep it from 1 to 2")
+    if recipe.sampler in DISTILLED and not accelerated and not checkpoint.is_lcm:
         notes.append(f"sampler {recipe.sampler} without LCM-LoRA or an LCM checkpoint gives blurred pictures")
     if accelerated and made_for in DISTILLED and recipe.sampler not in DISTILLED:
         notes.append(f"LCM-LoRA with sampler {recipe.sampler}: it was distilled for lcm and tcd")

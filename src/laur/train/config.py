@@ -48,6 +48,8 @@ class DataConfig:
     """How often a picture of each style is drawn, relative to the others; empty takes every picture once an epoch."""
     dropout: float = 0.1
     """Part of the captions that is left out, so that guidance has an unconditional prediction to stand on."""
+    hold_out: bool = False
+    """Leave the fold of concepts out that `laur evaluate --data` draws: a tenth of them, by the hash of their names."""
 
     def __post_init__(self) -> None:
         _require(0 <= self.dropout <= 1, f"dropout is {self.dropout}; it lies in 0..1")
@@ -226,10 +228,15 @@ def assignments(texts: Sequence[str]) -> dict[str, Any]:
 
 
 def require_same(before: fields.Table, now: RunConfig, folder: Path) -> None:
-    """Raise TrainingError at the first key in which a run's configuration differs from the one it began with."""
+    """Raise TrainingError at the first key in which a run's configuration differs from the one it began with.
+
+    A setting that there was not then has its default; settings that are None are never written.
+    """
+    objective = None if now.objective is None else type(now.objective)()
+    plain = fields.flatten(fields.to_table(RunConfig(task=now.task, objective=objective)))
     old, new = fields.flatten(before), fields.flatten(fields.to_table(now))
     for key in sorted(old.keys() | new.keys()):
-        if old.get(key) != new.get(key) and not _is_free(key):
+        if old.get(key, plain.get(key)) != new.get(key) and not _is_free(key):
             raise TrainingError(
                 f"{folder} holds a run with {key} = {_said(old.get(key))}, not {_said(new.get(key))}; "
                 "give it the same settings to go on, another --out, or --fresh to begin anew"

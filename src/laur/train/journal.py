@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -45,29 +46,28 @@ class Journal:
     """The journal of the run in `folder`, going on at `update`."""
 
     def __init__(self, folder: Path, update: int, *, tensorboard: bool) -> None:
-        self._path = folder / FILE
+        self._path, self._shown = folder / FILE, folder / TENSORBOARD
         self._events: Any = None
-        truncate(self._path, update)
-        try:
-            self._file = self._path.open("a", encoding="utf-8")
-        except OSError as error:
-            raise _unwritable(self._path, error) from None
+        with _told(self._path):
+            truncate(self._path, update)
         if tensorboard:
-            self._events = _summary_writer(folder / TENSORBOARD, update)
+            with _told(self._shown):
+                self._events = _summary_writer(self._shown, update)
+        with _told(self._path):
+            self._file = self._path.open("a", encoding="utf-8")
 
     def write(self, entry: Entry) -> None:
         """One line, given to the system at once. OutputError on a full disk."""
-        try:
+        with _told(self._path):
             self._file.write(entry.to_json() + "\n")
             self._file.flush()
-        except OSError as error:
-            raise _unwritable(self._path, error) from None
         if self._events is not None:
             scalars = {"loss": entry.loss, "lr": entry.lr, "gradient norm": entry.gradient_norm}
             scalars |= {f"loss/{name}": value for name, value in entry.parts.items()}
             scalars |= {"pictures a second": entry.pictures_per_second, "peak MiB": entry.peak_memory_mib}
-            for name, value in scalars.items():
-                self._events.add_scalar(name, value, entry.update)
+            with _told(self._shown):
+                for name, value in scalars.items():
+                    self._events.add_scalar(name, value, entry.update)
 
     def picture(self, name: str, update: int, path: Path) -> None:
         """A sheet's file, shown in TensorBoard too."""
@@ -76,23 +76,27 @@ class Journal:
             from PIL import Image
 
             with Image.open(path) as image:
-                self._events.add_image(name, np.asarray(image.convert("RGB")), update, dataformats="HWC")
+                pixels = np.asarray(image.convert("RGB"))
+            with _told(self._shown):
+                self._events.add_image(name, pixels, update, dataformats="HWC")
 
     def sync(self) -> None:
         """To the disk: called before a state is saved, so that no state is ahead of its journal."""
-        try:
+        with _told(self._path):
             self._file.flush()
             os.fsync(self._file.fileno())
-        except OSError as error:
-            raise _unwritable(self._path, error) from None
         if self._events is not None:
-            self._events.flush()
+            with _told(self._shown):
+                self._events.flush()
 
     def close(self) -> None:
-        """Nothing more comes."""
-        self._file.close()
+        """Nothing more comes. What still waits to be written has been told of where it failed; it fails again here, and
+        must not take the place of that."""
+        with suppress(OSError):
+            self._file.close()
         if self._events is not None:
-            self._events.close()
+            with suppress(OSError):
+                self._events.close()
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
@@ -143,7 +147,12 @@ def _short(value: Any) -> Any:
     return {key: _short(part) for key, part in value.items()} if isinstance(value, dict) else value
 
 
-def _unwritable(path: Path, error: OSError) -> OutputError:
-    return OutputError(
-        f"{path} cannot be written: {error.strerror}; make room and give the same command again to go on"
-    )
+@contextmanager
+def _told(path: Path) -> Generator[None]:
+    """What the system will not write becomes OutputError."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"{path} cannot be written: {error.strerror or error}; make room and give the same command again to go on"
+        ) from None

@@ -70,7 +70,8 @@ class Trainer:
     ) -> None:
         """Takes the newest state in `folder`, if there is one.
 
-        `identity` holds hashes of what the run stands on (checkpoint, set); a run does not go on upon others.
+        `identity` holds hashes of what the run stands on (checkpoint, set, the objective's files); a run does not go on
+        upon others.
         Errors: TrainingError.
         """
         self.objective = objective

@@ -33,6 +33,10 @@ class Objective(Protocol):
     """What is trained: the parameters of it that require a gradient, by their names. `loss` calls it through
     `self.model` each time, as the loop may put a wrapped (distributed, compiled) form there."""
 
+    held_out: bool
+    """Whether the fold of concepts for measuring is left out (`data.hold_out`): of sets of its own too, and the result
+    says so."""
+
     def loss(self, batch: Batch, draws: Draws) -> Loss:
         """Of a batch or of any slice of it: a mean over samples, so that slices of one size average to the whole."""
         ...

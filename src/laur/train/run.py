@@ -52,6 +52,7 @@ def assemble(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(config.seed)  # of what a network begins with
         objective = TASKS[config.task].build(config.objective, loaded, device)
+    objective.held_out = config.data.hold_out
     if fits := getattr(objective, "fits", None):
         fits(data)
     conditioner = _conditioner(config, data, loaded, device)
@@ -74,7 +75,7 @@ def assemble(
         config,
         folder,
         processes=processes,
-        identity={"checkpoint": loaded.info.key, "set": data.info.key},
+        identity={"checkpoint": loaded.info.key, "set": data.info.key, **getattr(objective, "inputs", {})},
         sheets=_sheets(config, folder, data, loaded, objective=objective, device=device, listener=listener),
         listener=listener,
     )
@@ -96,7 +97,12 @@ def _order(config: RunConfig, data: TrainingSet) -> Order:
     from laur.train.data.order import Order
 
     weights = data.weights(config.data.mix) if config.data.mix else None
-    return Order(data.bucket, weights, config.seed, config.batch)
+    left_out = None
+    if config.data.hold_out:
+        from laur.train.evaluate.prompts import places_held_out
+
+        left_out = places_held_out(data)
+    return Order(data.bucket, weights, config.seed, config.batch, left_out)
 
 
 def _conditioner(

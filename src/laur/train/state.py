@@ -40,7 +40,7 @@ class RunState:
     parts: Mapping[str, Any]
     """parameters, optimiser, average, objective: trees of tensors and plain values."""
     identity: Mapping[str, str]
-    """Hashes of what the run stands on: its checkpoint, its set."""
+    """Hashes of what the run stands on: its checkpoint, its set, the files that its objective names."""
 
 
 def save(folder: Path, state: RunState, *, keep: int) -> Path:
@@ -60,7 +60,10 @@ def save(folder: Path, state: RunState, *, keep: int) -> Path:
             f"the state after update {state.update} cannot be written to {place.parent}: {reason}; {kept}: "
             "make room and give the same command again to go on"
         ) from None
-    for old in _numbered(folder)[:-keep]:
+    standing = _numbered(folder)
+    while standing[-1] != place:  # of updates that are done again: damaged, or they would have been gone on from
+        shutil.rmtree(standing.pop(), ignore_errors=True)
+    for old in standing[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return place
 

@@ -31,6 +31,8 @@ _SPACING = {
 _UNETS, _VAES = {"UNet2DConditionModel"}, {"AutoencoderKL", "AutoencoderTiny"}
 _CLIP, _BERT = {"CLIPTextModel", "CLIPTextModelWithProjection"}, {"BertModel"}
 _FORMULATIONS = (("FlowMatch", "flow matching"), ("EDM", "the EDM formulation"))
+LCM_SCHEDULER = "LCMScheduler"
+"""What diffusers calls the scheduler of a folder that holds an LCM: its UNet need not be told its guidance."""
 GUIDANCE_EMBEDDED = 8.5
 """The classifier-free scale that LCM's makers draw with (arXiv 2310.04378)."""
 
@@ -51,6 +53,7 @@ class Traits:
     downscale: int
     native_size: int
     guidance_embedding: bool
+    guidance_inside: bool
     zeros_for_empty_prompt: bool
     aesthetics_score: bool
     defaults: Defaults
@@ -70,6 +73,7 @@ def detect(source: Source, prediction: str | None = None) -> Traits:
     guidance = unet.get("time_cond_proj_dim") is not None
     downscale = _downscale(vae)
     kind = str(source.scheduler.get("_class_name", ""))
+    inside = kind == LCM_SCHEDULER and not guidance
     return Traits(
         family=family,
         prediction=prediction,
@@ -83,9 +87,10 @@ def detect(source: Source, prediction: str | None = None) -> Traits:
         downscale=downscale,
         native_size=_native_size(unet, downscale),
         guidance_embedding=guidance,
+        guidance_inside=inside,
         zeros_for_empty_prompt=family.is_xl and bool(source.index.get("force_zeros_for_empty_prompt", True)),
         aesthetics_score=bool(source.index.get("requires_aesthetics_score", family is Family.SDXL_REFINER)),
-        defaults=_defaults(family, guidance),
+        defaults=_defaults(family, guidance, inside=inside),
         unet_config=unet,
     )
 
@@ -167,9 +172,11 @@ def _is_tiny(source: Source) -> bool:
     return source.class_name("vae") == "AutoencoderTiny"
 
 
-def _defaults(family: Family, guidance_embedding: bool) -> Defaults:
+def _defaults(family: Family, guidance_embedding: bool, *, inside: bool) -> Defaults:
     if guidance_embedding:
         return Defaults(guidance=GUIDANCE_EMBEDDED)
+    if inside:
+        return Defaults(sampler="lcm", guidance=1.0)
     return {
         Family.MINI: Defaults(steps=30, guidance=4.0),
         Family.SDXL: Defaults(guidance=5.0),

@@ -18,15 +18,26 @@ class Order:
     A bucket whose pictures do not fill its last batch fills it up with some of its own again.
     """
 
-    def __init__(self, buckets: NDArray[Any], weights: NDArray[Any] | None, seed: int, global_batch: int) -> None:
-        """`buckets` (n,) the shape's number of each picture, `weights` (n,) or None. Errors: DataError."""
+    def __init__(
+        self,
+        buckets: NDArray[Any],
+        weights: NDArray[Any] | None,
+        seed: int,
+        global_batch: int,
+        left_out: NDArray[np.bool_] | None = None,
+    ) -> None:
+        """`buckets` (n,) the shape's number of each picture, `weights` (n,) or None, `left_out` (n,) those that never
+        come. Errors: DataError."""
         if len(buckets) == 0:
             raise DataError("the set holds no pictures")
+        places = np.arange(len(buckets)) if left_out is None else np.flatnonzero(~left_out)
+        if len(places) == 0:
+            raise DataError("all pictures of the set are held out; leave data.hold_out out, or prepare more")
         self._seed, self._size = seed, global_batch
-        self._members = {int(b): np.flatnonzero(buckets == b) for b in np.unique(buckets)}
+        self._members = {int(b): places[buckets[places] == b] for b in np.unique(buckets[places])}
         self._sums: dict[int, NDArray[np.float64]] | None = None
         if weights is not None:
-            if not float(weights.sum()) > 0:
+            if not float(weights[places].sum()) > 0:
                 raise DataError("the mix leaves no picture to draw; give at least one style of the set a weight")
             self._sums = {b: np.cumsum(weights[m], dtype=np.float64) for b, m in self._members.items()}
         self._epoch: tuple[int, NDArray[np.int64]] | None = None

@@ -15,11 +15,13 @@ import numpy as np
 from laur.core.errors import DataError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from laur.train.data.reader import TrainingSet
 
 FOLDS = 10
 HELD_OUT = 0
-"""The fold whose concepts are kept for measuring."""
+"""The fold whose concepts are kept for measuring, where training leaves it out (`data.hold_out`)."""
 _KEYS = ("prompt", "caption", "text")
 
 
@@ -49,18 +51,23 @@ def fold(of: str) -> int:
     return int.from_bytes(hashlib.sha256(of.encode()).digest()[:8]) % FOLDS
 
 
+def places_held_out(data: TrainingSet) -> NDArray[np.bool_]:
+    """(n,) which pictures of a set are of the held-out fold."""
+    names = data.names(np.arange(len(data)))
+    return np.array([fold(concept(name)) == HELD_OUT for name in names], dtype=np.bool_)
+
+
 def held_out(data: TrainingSet) -> list[Prompt]:
     """Of each picture of the held-out fold its longest caption. Errors: DataError where there is none."""
     from laur.train.conditions import plain_prompt
 
-    places = np.arange(len(data))
-    concepts = [concept(name) for name in data.names(places)]
-    kept = np.array([place for place in places if fold(concepts[place]) == HELD_OUT], dtype=np.int64)
+    kept = np.flatnonzero(places_held_out(data))
     if not len(kept):
         raise DataError(f"none of the {len(data)} pictures of {data.folder} is held out; give --prompts FILE")
     texts = [plain_prompt(max(captions, key=len)) for captions in data.captions(kept)]
     return [
-        Prompt(text=text, concept=concepts[place], place=int(place)) for place, text in zip(kept, texts, strict=True)
+        Prompt(text=text, concept=concept(name), place=int(place))
+        for place, name, text in zip(kept, data.names(kept), texts, strict=True)
     ]
 
 

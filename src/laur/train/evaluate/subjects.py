@@ -79,9 +79,9 @@ def subjects(plan: Plan, teacher: Checkpoint, student: Checkpoint) -> tuple[Subj
     """Teacher, reference, yardstick and students, in this order. Errors: TrainingError."""
     if plan.sampler not in DISTILLED:
         raise TrainingError(f"--sampler is {plan.sampler}; few steps are drawn with {' or '.join(sorted(DISTILLED))}")
-    if teacher.guidance_embedding:
+    if teacher.is_lcm:
         raise TrainingError(f"{teacher.name} is itself a distilled model; name what it was distilled from: --teacher")
-    has_own = student.guidance_embedding or plan.teacher is not None or bool(student.defaults.adapters)
+    has_own = student.is_lcm or plan.teacher is not None or bool(student.defaults.adapters)
     if plan.adapters is None and not has_own:
         raise TrainingError(f"{student.name} has no acceleration of its own; name its LCM-LoRA with --adapter")
     shared = {

@@ -88,6 +88,8 @@ def denoising(
 class Denoising:
     """The objective of a whole denoiser."""
 
+    held_out = False
+
     def __init__(self, loaded: LoadedCheckpoint, unet: nn.Module, diffusion: Diffusion, options: BaseOptions) -> None:
         self.model = unet.requires_grad_(True).train()
         self._unet = unet
@@ -123,14 +125,14 @@ class Denoising:
         from laur.train.objectives import export
 
         plain = {name: tensor for name, tensor in weights.items() if not name.startswith("alignment.")}
-        return export.checkpoint(self._unet, plain, folder, self._loaded, task="base")
+        return export.checkpoint(self._unet, plain, folder, self._loaded, task="base", held_out=self.held_out)
 
 
 def build(options: BaseOptions, loaded: LoadedCheckpoint, device: torch.device) -> Denoising:
     """From the checkpoint's weights, or from its architecture alone."""
     from laur.train.objectives.lcm import fresh
 
-    if loaded.info.guidance_embedding:
+    if loaded.info.is_lcm:
         raise TrainingError(f"{loaded.info.name} is an LCM; train its base, or fine-tune it with lcf")
     unet = fresh(loaded, device)
     if options.scratch:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
@@ -44,7 +45,7 @@ class ConsistencyOptions:
         within("skip", self.skip, 1, 500)
         within("target_decay", self.target_decay, 0, 1)
         within("boundary", self.boundary, 0, 1)
-        within("last", self.last, 0, 1 - self.boundary)
+        within("last", self.last, 0, round(1 - self.boundary, 9))  # 1 - 0.9 is a little below 0.1
         if self.huber <= 0:
             raise TrainingError(f"huber is {self.huber}; it must be above 0")
 
@@ -109,7 +110,8 @@ def distance(options: Distances, a: Tensor, b: Tensor) -> Tensor:
 def leak(found: Tensor, z: Tensor, noise: Tensor, sigma: Tensor, *, pair: Pair, part: float) -> Tensor:
     """How much of the noise is left in f(x_t, t) near the path's end: 0 is none, 1 is all (f(x, t) = x).
 
-    A mean over the batch that counts the boundary's draws alone, so that slices average to the whole.
+    A mean over the batch that counts the boundary's draws alone, which are `part` of all, so that slices average to
+    the whole.
     """
     if part <= 0:
         return torch.zeros((), device=z.device)
@@ -250,6 +252,12 @@ class WholeNetworks:
 class Consistent:
     """Base of the two objectives: the target follows after each update, and is what a state holds."""
 
+    held_out = False
+    inputs: Mapping[str, str] = MappingProxyType({})
+    """Hashes of the files that its settings name, by setting."""
+    stepwise: float = 1.0
+    """Part of the samples that go by steps of k timesteps; the others have no boundary."""
+
     def __init__(self, networks: Networks, diffusion: Diffusion, options: ConsistencyOptions) -> None:
         self.networks = networks
         """Student, slow target, teacher."""
@@ -273,7 +281,8 @@ class Consistent:
         found = self.f(self.networks.student(x, pair.t, drawn.conditions, drawn.w), x, pair.t)
         each = distance(self.options, found, goal)
         sigma = self.diffusion.levels(pair.t)[1]
-        noise_left = leak(found, drawn.z, drawn.noise, sigma, pair=pair, part=self.options.boundary)
+        part = self.options.boundary * self.stepwise
+        noise_left = leak(found, drawn.z, drawn.noise, sigma, pair=pair, part=part)
         return Loss(each.mean(), {"leak": noise_left})
 
     def updated(self, update: int) -> None:

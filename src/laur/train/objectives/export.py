@@ -14,28 +14,39 @@ from typing import TYPE_CHECKING, Any
 
 import laur
 from laur.core.checkpoint import Family
-from laur.core.errors import LaurError, TrainingError
+from laur.core.errors import LaurError, ResourceError, TrainingError
+from laur.pipeline.loading.detect import LCM_SCHEDULER
+from laur.train.evaluate.prompts import FOLDS, HELD_OUT
 from laur.utils.files import atomic_folder, atomic_write
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
     from laur.core.recipe import Recipe
     from laur.optimize.deltas import LowRank
+    from laur.pipeline.device import Placement
     from laur.pipeline.loading.load import LoadedCheckpoint
+    from laur.render.picture import Picture
 
 ARCHITECTURES = {
     Family.SD1: ("stable-diffusion-v1", "sd_v1"),
-    Family.SD2: ("stable-diffusion-v2-768-v", "sd_v2"),
+    Family.SD2: ("stable-diffusion-v2-512", "sd_v2"),
     Family.SDXL: ("stable-diffusion-xl-v1-base", "sdxl_base_v1-0"),
     Family.SDXL_REFINER: ("stable-diffusion-xl-v1-refiner", "sdxl_refiner_v1-0"),
     Family.SSD1B: ("ssd-1b", "ssd-1b"),
     Family.MINI: ("laur-mini", "laur_mini"),
 }
 """modelspec's and kohya's words for a base."""
+SD2_OF_VELOCITY = ("stable-diffusion-v2-768-v", "sd_v2_v")
+"""Of SD 2's other line: a reader may take the prediction from these words."""
+WHOLE_LCMS = ("lcm", "lcf")
+"""Tasks whose checkpoints draw in few steps by themselves."""
 PIPELINES = {True: "StableDiffusionXLPipeline", False: "StableDiffusionPipeline"}
 TRIAL: dict[str, Any] = {"width": 128, "height": 128, "steps": 2, "seed": 0}
 """The picture that a result must draw: small, since it only has to be one."""
+FOLD = f"fold {HELD_OUT} of {FOLDS}"
+"""Of concepts, by the hash of their names."""
 WORDS = {
     "lcm-lora": "LCM-LoRA: draws in 1 to 8 steps (arXiv 2311.05556).",
     "lcm": "Latent consistency model: draws in 1 to 8 steps at the guidance it is told (arXiv 2310.04378).",
@@ -55,22 +66,28 @@ def adapter(
     accelerates: bool = False,
     trigger_words: Sequence[str] = (),
     beside: Sequence[str] = (),
+    held_out: bool = False,
+    device: torch.device | None = None,
 ) -> Path:
     """Write `folder`/NAME.safetensors with its model card and return the file.
 
-    `deltas` go by the UNet's own layer names; `beside` are adapters without which it was not meant to be used.
+    `deltas` go by the UNet's own layer names; `beside` are adapters without which it was not meant to be used;
+    `held_out`: it has not seen the fold of concepts for measuring. It is tried on `device`, the best there is where
+    None.
     Errors: TrainingError where it does not draw.
     """
     name = f"{task}-{_plain(loaded.info.name)}"
     tensors = peft_tensors(deltas)
     metadata = adapter_metadata(name, deltas, loaded, task=task, accelerates=accelerates, trigger_words=trigger_words)
+    if held_out:
+        metadata["laur.held_out"] = FOLD
     folder.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(folder, replace=True) as fresh:
         path = fresh / f"{name}.safetensors"
         _save(tensors, path, metadata)
-        _try_adapter(path, loaded, beside)
-        uses = [f"`{other}`" for other in beside]
-        _card(fresh, name, loaded, task, [*(["Use it together with " + ", ".join(uses) + "."] if uses else [])])
+        _try_adapter(path, loaded, beside, device)
+        uses = ", ".join(f"`{other}`" for other in beside)
+        _card(fresh, name, loaded, task, [f"Use it together with {uses}."] if uses else [], held_out=held_out)
     return folder / path.name
 
 
@@ -96,7 +113,8 @@ def adapter_metadata(
     from laur.optimize.lcm_lora import RECOMMENDS
 
     info = loaded.info
-    architecture, version = ARCHITECTURES[info.family]
+    velocity = info.family is Family.SD2 and info.prediction == "v_prediction"
+    architecture, version = SD2_OF_VELOCITY if velocity else ARCHITECTURES[info.family]
     rank = max(delta.rank for delta in deltas.values())
     recommends: dict[str, Any] = {"accelerates": accelerates}
     if accelerates:
@@ -133,19 +151,25 @@ def checkpoint(
     *,
     task: str,
     component: str = "unet",
+    held_out: bool = False,
 ) -> Path:
     """Write a diffusers folder: the base's parts with `network` (and `weights`, by parameter name) as `component`.
 
+    `held_out`: as in `adapter`. It is tried on the network's own device.
     Errors: TrainingError where it does not draw.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(folder, replace=True) as fresh:
         _parts(fresh, loaded, component)
         _with(network, weights).save_pretrained(fresh / component)
-        if component == "unet" and network.config.get("time_cond_proj_dim") is not None:  # pyright: ignore[reportAttributeAccessIssue,reportCallIssue]
-            _lcm_scheduler(fresh)
-        _try_checkpoint(fresh)
-        _card(fresh, f"{task}-{_plain(loaded.info.name)}", loaded, task, [])
+        more: list[str] = []
+        if task in WHOLE_LCMS:
+            _lcm_scheduler(fresh, loaded)
+            told = network.config.get("time_cond_proj_dim") is not None  # pyright: ignore[reportAttributeAccessIssue,reportCallIssue]
+            guidance = "at the guidance that it is told" if told else "at guidance 1, as its guidance is in the weights"
+            more = [f"Draws in 1 to 8 steps with the sampler lcm (diffusers: LCMScheduler), {guidance}."]
+        _try_checkpoint(fresh, next(network.parameters()).device)
+        _card(fresh, f"{task}-{_plain(loaded.info.name)}", loaded, task, more, held_out=held_out)
     return folder
 
 
@@ -210,17 +234,14 @@ def _scheduler(loaded: LoadedCheckpoint) -> dict[str, Any]:
     }
 
 
-def _lcm_scheduler(folder: Path) -> None:
-    """An LCM's folder says that it is one."""
+def _lcm_scheduler(folder: Path, loaded: LoadedCheckpoint) -> None:
+    """An LCM's folder says that it is one; every value of the schedule is written, as classes differ in what they take
+    where one is missing."""
+    index = {**json.loads((folder / "model_index.json").read_bytes()), "scheduler": ["diffusers", LCM_SCHEDULER]}
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
     path = folder / "scheduler" / "scheduler_config.json"
-    (folder / "model_index.json").write_text(
-        json.dumps(
-            {**json.loads((folder / "model_index.json").read_bytes()), "scheduler": ["diffusers", "LCMScheduler"]},
-            indent=2,
-        )
-        + "\n"
-    )
-    path.write_text(json.dumps({**json.loads(path.read_bytes()), "_class_name": "LCMScheduler"}, indent=2) + "\n")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({**_scheduler(loaded), "_class_name": LCM_SCHEDULER}, indent=2) + "\n")
 
 
 def _with(network: Any, weights: Mapping[str, Tensor]) -> Any:
@@ -251,7 +272,7 @@ def _save(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]
 # ----------------------------------------------------------------------------------- trials
 
 
-def _try_adapter(path: Path, loaded: LoadedCheckpoint, beside: Sequence[str]) -> None:
+def _try_adapter(path: Path, loaded: LoadedCheckpoint, beside: Sequence[str], device: torch.device | None) -> None:
     from laur.core.recipe import AdapterRef, Recipe
     from laur.optimize.lora_file import LoraFile
     from laur.optimize.merge import layer_shapes
@@ -260,40 +281,65 @@ def _try_adapter(path: Path, loaded: LoadedCheckpoint, beside: Sequence[str]) ->
     if coverage.left:
         raise TrainingError(f"the adapter that was written does not fit its own base: {coverage}")
     refs = tuple(AdapterRef(name=str(name)) for name in (*beside, path))
-    sampler = "lcm" if beside or "lcm" in path.name else "ddim"
-    _draw(loaded, Recipe(prompt="a picture", adapters=refs, sampler=sampler, **TRIAL))
+    sampler = "lcm" if beside or loaded.info.is_lcm or "lcm" in path.name else "ddim"
+    _draw(loaded, Recipe(prompt="a picture", adapters=refs, sampler=sampler, **TRIAL), device)
 
 
-def _try_checkpoint(folder: Path) -> None:
+def _try_checkpoint(folder: Path, device: torch.device) -> None:
     from laur.core.recipe import Recipe
     from laur.pipeline.loading.load import load
 
     loaded = load(str(folder))
-    sampler = "lcm" if loaded.info.guidance_embedding else "ddim"
-    _draw(loaded, Recipe(prompt="a picture", adapters=(), sampler=sampler, **TRIAL))
+    sampler = "lcm" if loaded.info.is_lcm else "ddim"
+    _draw(loaded, Recipe(prompt="a picture", adapters=(), sampler=sampler, **TRIAL), device)
 
 
-def _draw(loaded: LoadedCheckpoint, recipe: Recipe) -> None:
-    """Raise TrainingError unless a picture comes out that is one."""
+def _draw(loaded: LoadedCheckpoint, recipe: Recipe, device: torch.device | None) -> None:
+    """Raise TrainingError unless a picture comes out that is one.
+
+    Beside what the training still holds, the device may have no room for a second network: then the CPU draws it.
+    """
     from laur.pipeline.device import choose
+
+    place = choose(device, "float32")  # so that what does not draw is not the precision's fault
+    picture = _picture(loaded, recipe, place)
+    if picture is None and place.device.type != "cpu":
+        picture = _picture(loaded, recipe, choose("cpu", "float32"))
+    if picture is None:
+        raise TrainingError(
+            "memory ran out while what was trained was tried, and nothing is written; free some and give the same "
+            "command again"
+        )
+    if float(picture.pixels.std()) == 0:
+        raise TrainingError("what was trained draws one flat colour; nothing is written")
+
+
+def _picture(loaded: LoadedCheckpoint, recipe: Recipe, place: Placement) -> Picture | None:
+    """None where memory does not suffice."""
+    from laur.pipeline import memory
     from laur.pipeline.engine import Engine
     from laur.pipeline.library import Library
 
-    library = Library(choose(None, "float32"), plain=True)
+    library = Library(place, plain=True)
     library.adopt(loaded)
     try:
-        picture = Engine(loaded.info.name, library=library).pictures([recipe])[0]
+        return Engine(loaded.info.name, library=library).pictures([recipe])[0]
+    except ResourceError:
+        return None
     except LaurError as error:
         raise TrainingError(f"what was trained does not draw: {error}") from error
-    if float(picture.pixels.std()) == 0:
-        raise TrainingError("what was trained draws one flat colour; nothing is written")
+    except RuntimeError as error:
+        if not memory.is_exhausted(error):
+            raise
+        return None
 
 
 # -------------------------------------------------------------------------------------- card
 
 
-def _card(folder: Path, name: str, loaded: LoadedCheckpoint, task: str, more: Sequence[str]) -> None:
+def _card(folder: Path, name: str, loaded: LoadedCheckpoint, task: str, more: Sequence[str], *, held_out: bool) -> None:
     """README.md as model hubs read it."""
+    unseen = f"It has not seen the concepts of {FOLD} (`data.hold_out`), which `laur evaluate --data` draws."
     lines = [
         "---",
         f"license: {licence(loaded)}",
@@ -306,6 +352,7 @@ def _card(folder: Path, name: str, loaded: LoadedCheckpoint, task: str, more: Se
         WORDS[task],
         "",
         *more,
+        *([unseen] if held_out else []),
         f"Made with Laur {laur.__version__} (`laur train {task}`) from `{loaded.info.name}`, whose weights have the "
         f"sha256 {loaded.info.sha256}. The run's folder holds the whole configuration (config.toml), the losses "
         "(journal.jsonl) and sample sheets.",

@@ -40,8 +40,8 @@ class LcfOptions(ConsistencyOptions):
     whole: bool = False
     """Train every weight and write a checkpoint; else a LoRA is trained and written."""
     adapter: str = ""
-    """The LCM-LoRA that makes the checkpoint an LCM, by name or file; its own where it has one. A LoRA that is trained
-    is to be used together with it."""
+    """The LCM-LoRA that makes the checkpoint an LCM, by name or file; its own where it has one, none for a full LCM. A
+    LoRA that is trained is to be used together with it; it is in every weight of a checkpoint that is written."""
     w_min: float = 2.0
     """For an LCM that is told its guidance: smallest w that is drawn."""
     w_max: float = 14.0
@@ -91,37 +91,46 @@ class FineTuning(Consistent):
         from laur.train.objectives import export
 
         if isinstance(self.networks, WholeNetworks):
-            return export.checkpoint(self.networks.model, weights, folder, self._loaded, task="lcf")
-        with_adapter = () if self._loaded.info.guidance_embedding else (lcm_lora_of(self.options, self._loaded),)
-        deltas = self.networks.lora.deltas(weights)
-        return export.adapter(deltas, folder, self._loaded, task="lcf", beside=with_adapter)
+            network = self.networks.model
+            return export.checkpoint(network, weights, folder, self._loaded, task="lcf", held_out=self.held_out)
+        beneath = lcm_lora_of(self.options, self._loaded)
+        deltas, device = self.networks.lora.deltas(weights), self.diffusion.device
+        beside = (beneath,) if beneath else ()
+        return export.adapter(
+            deltas, folder, self._loaded, task="lcf", beside=beside, held_out=self.held_out, device=device
+        )
 
 
 def build(options: LcfOptions, loaded: LoadedCheckpoint, device: torch.device) -> FineTuning:
     """Errors: TrainingError where the checkpoint is no LCM and none is made of it."""
     unet = fresh(loaded, device)
-    if not loaded.info.guidance_embedding:
-        merge(unet, lcm_lora_of(options, loaded))
+    inputs: dict[str, str] = {}
+    if beneath := lcm_lora_of(options, loaded):
+        inputs["objective.adapter"] = merge(unet, beneath)
     decay = options.target_decay
     if options.whole:
         networks = WholeNetworks(unet, None, decay=decay)
     else:
         networks = LoraNetworks(unet, rank=options.rank, alpha=options.alpha, targets=options.targets, decay=decay)
-    return FineTuning(loaded, networks, Diffusion(loaded.info, device), options)
+    objective = FineTuning(loaded, networks, Diffusion(loaded.info, device), options)
+    objective.inputs = inputs
+    return objective
 
 
 def lcm_lora_of(options: LcfOptions, loaded: LoadedCheckpoint) -> str:
-    """Name or file of the LCM-LoRA under the fine-tuning."""
+    """Name or file of the LCM-LoRA under the fine-tuning; empty for a full LCM. Errors: TrainingError for no LCM."""
+    if loaded.info.guidance_embedding:
+        return ""
     name = options.adapter or next(iter(loaded.info.defaults.adapters), "")
-    if not name:
+    if not name and not loaded.info.guidance_inside:
         raise TrainingError(
             f"{loaded.info.name} is no LCM; give its LCM-LoRA with --set objective.adapter=FILE, or distil it first"
         )
     return name
 
 
-def merge(unet: torch.nn.Module, adapter: str) -> None:
-    """Add an adapter to the network's weights for good. Errors: NotFoundError, AdapterError."""
+def merge(unet: torch.nn.Module, adapter: str) -> str:
+    """Add an adapter to the network's weights for good, and give its hash. Errors: NotFoundError, AdapterError."""
     from laur.optimize.catalogue import find
     from laur.optimize.merge import layer_shapes, merged_state
 
@@ -133,3 +142,4 @@ def merge(unet: torch.nn.Module, adapter: str) -> None:
     with torch.no_grad():
         for name, tensor in changed.items():
             parameters[name.removeprefix("unet.")].copy_(tensor)
+    return found.sha256

@@ -160,6 +160,7 @@ class Distillation(Consistent):
     ) -> None:
         super().__init__(networks, diffusion, options)
         self._loaded = loaded
+        self.stepwise = (1 - options.ends) * (1 - options.paths)
         self._paths = Paths(loaded.info, options.path_steps)
         self.paths_of = (options.w_min + 1, options.w_max + 1) if options.ends > 0 else None
 
@@ -254,9 +255,18 @@ class Distillation(Consistent):
         from laur.train.objectives import export
 
         if isinstance(self.networks, LoraNetworks):
-            deltas = self.networks.lora.deltas(weights)
-            return export.adapter(deltas, folder, self._loaded, task="lcm-lora", accelerates=True)
-        return export.checkpoint(self.networks.model, weights, folder, self._loaded, task="lcm")
+            deltas, device = self.networks.lora.deltas(weights), self.diffusion.device
+            return export.adapter(
+                deltas,
+                folder,
+                self._loaded,
+                task="lcm-lora",
+                accelerates=True,
+                held_out=self.held_out,
+                device=device,
+            )
+        network = self.networks.model
+        return export.checkpoint(network, weights, folder, self._loaded, task="lcm", held_out=self.held_out)
 
 
 def build_lora(options: LcmLoraOptions, loaded: LoadedCheckpoint, device: torch.device) -> Distillation:
@@ -265,17 +275,20 @@ def build_lora(options: LcmLoraOptions, loaded: LoadedCheckpoint, device: torch.
     networks = LoraNetworks(
         unet, rank=options.rank, alpha=options.alpha, targets=options.targets, decay=options.target_decay
     )
+    objective = Distillation(loaded, networks, Diffusion(loaded.info, device), options)
     if options.adapter:
         from laur.optimize.catalogue import find
         from laur.optimize.merge import layer_shapes
 
-        networks.lora.begin_with(find(options.adapter).deltas(layer_shapes(unet, "unet")))
-    return Distillation(loaded, networks, Diffusion(loaded.info, device), options)
+        begun = find(options.adapter)
+        networks.lora.begin_with(begun.deltas(layer_shapes(unet, "unet")))
+        objective.inputs = {"objective.adapter": begun.sha256}
+    return objective
 
 
 def build(options: LcmOptions, loaded: LoadedCheckpoint, device: torch.device) -> Distillation:
     """A whole LCM: the student grows an input for w, which begins at zero."""
-    if loaded.info.guidance_embedding:
+    if loaded.info.is_lcm:
         raise TrainingError(f"{loaded.info.name} is an LCM already; distil its base, or fine-tune it with lcf")
     teacher = fresh(loaded, device)
     networks = WholeNetworks(with_guidance_embedding(teacher), teacher, decay=options.target_decay)

@@ -52,6 +52,7 @@ class Diffusion:
         """Errors: TrainingError where the prediction says nothing at the last timestep (epsilon at pure noise)."""
         schedule = info.schedule
         bars = torch.from_numpy(schedule.alphas_cumprod.copy())
+        self.device = device
         self.prediction = info.prediction
         self.timesteps = schedule.num_train_timesteps
         if self.prediction == "epsilon" and schedule.zero_terminal_snr:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -101,8 +102,22 @@ class Style:
         self._loaded, self._diffusion, self._options, self._prior = loaded, diffusion, options, prior
         self._fast, self._way = fast, way
         self.needs_noise = fast is not None
+        self._held_out = False
+        self.inputs: Mapping[str, str] = {}
+        """Hashes of the files that its settings name, by setting."""
         if fast is not None:
             self.lora.share(fast)
+
+    @property
+    def held_out(self) -> bool:
+        """See Objective."""
+        return self._held_out
+
+    @held_out.setter
+    def held_out(self, wanted: bool) -> None:
+        self._held_out = wanted
+        if wanted and self._prior is not None:
+            self._prior.hold_out()
 
     def fits(self, data: TrainingSet) -> None:
         """Errors: DataError where the run's set does not go with this."""
@@ -204,8 +219,15 @@ class Style:
         """An adapter's file."""
         from laur.train.objectives import export
 
-        deltas = self.lora.deltas(weights)
-        return export.adapter(deltas, folder, self._loaded, task="style", trigger_words=self._options.trigger_words)
+        return export.adapter(
+            self.lora.deltas(weights),
+            folder,
+            self._loaded,
+            task="style",
+            trigger_words=self._options.trigger_words,
+            held_out=self.held_out,
+            device=self._diffusion.device,
+        )
 
 
 def _told(batch: Batch) -> Conditions:
@@ -228,24 +250,34 @@ class Prior:
 
     def __init__(self, folder: str, loaded: LoadedCheckpoint, device: torch.device) -> None:
         """Errors: DataError."""
-        import numpy as np
-
         from laur.train.conditions import Conditioner
         from laur.train.data.reader import TrainingSet
 
         self._set = TrainingSet.open(Path(folder))
-        buckets, counts = np.unique(self._set.bucket, return_counts=True)
-        if not len(counts):
+        self.key = self._set.info.key
+        self._places = np.arange(len(self._set))
+        if not len(self._places):
             raise TrainingError(f"the prior set {folder} holds no pictures; prepare it from a folder that does")
-        # all of a call have one shape: the commonest
-        self._indices = np.flatnonzero(self._set.bucket == buckets[counts.argmax()])
         self._conditioner = Conditioner(loaded, self._set, 0.0, device)
         self._device = device
 
+    def hold_out(self) -> None:
+        """Leave the fold of concepts for measuring out. Errors: TrainingError where nothing is left."""
+        from laur.train.evaluate.prompts import places_held_out
+
+        self._places = np.flatnonzero(~places_held_out(self._set))
+        if not len(self._places):
+            raise TrainingError(
+                f"all pictures of the prior set {self._set.folder} are held out; leave data.hold_out out"
+            )
+
     def batch(self, batch: Batch, draws: Draws) -> Batch:
-        """As many samples, drawn by the keys of the batch's own."""
-        picks = draws.integers("prior picture", 0, len(self._indices)).cpu().numpy()
-        indices = self._indices[picks]
+        """As many samples of one shape, which the update's number draws as often as there are pictures of it; the
+        pictures are drawn by the keys of the batch's own."""
+        shapes = self._set.bucket[self._places]
+        shape = np.random.default_rng([draws.seed, batch.update]).choice(shapes)
+        members = self._places[shapes == shape]
+        indices = members[draws.integers("prior picture", 0, len(members)).cpu().numpy()]
         latents = self._set.latents(indices).to(self._device)
         conditions = self._conditioner.conditions(indices, draws)
         return Batch(batch.update, batch.keys, latents, conditions, names=self._set.names(indices))
@@ -259,12 +291,17 @@ def build(options: StyleOptions, loaded: LoadedCheckpoint, device: torch.device)
     from laur.train.objectives.lcf import merge
     from laur.train.objectives.lcm import fresh
 
-    prior = Prior(options.prior, loaded, device) if options.prior else None
-    fast = None
+    inputs: dict[str, str] = {}
+    prior, fast, way = None, None, None
+    if options.prior:
+        prior = Prior(options.prior, loaded, device)
+        inputs["objective.prior"] = prior.key
     if options.accelerator:
         fast = fresh(loaded, device)
-        merge(fast, options.accelerator)
-    way = Way(options.path) if options.path else None
+        inputs["objective.accelerator"] = merge(fast, options.accelerator)
+    if options.path:
+        way = Way(options.path)
+        inputs["objective.path"] = way.key
     style = Style(
         loaded, fresh(loaded, device), Diffusion(loaded.info, device), options, prior=prior, fast=fast, way=way
     )
@@ -272,5 +309,8 @@ def build(options: StyleOptions, loaded: LoadedCheckpoint, device: torch.device)
         name = options.adapter
         if is_style(name) and (file := form_of(name, loaded.info.family).file) is not None:
             name = str(file)
-        style.lora.begin_with(find(name).deltas(layer_shapes(style.model, "unet")))
+        begun = find(name)
+        style.lora.begin_with(begun.deltas(layer_shapes(style.model, "unet")))
+        inputs["objective.adapter"] = begun.sha256
+    style.inputs = inputs
     return style

@@ -63,6 +63,8 @@ class VaeOptions:
 class Autoencoding:
     """The objective."""
 
+    held_out = False
+
     def __init__(self, loaded: LoadedCheckpoint, vae: Any, options: VaeOptions, former: Any = None) -> None:
         self.model: nn.Module = vae
         self._vae, self._loaded, self._options = vae, loaded, options
@@ -132,7 +134,9 @@ class Autoencoding:
         """A checkpoint's folder with the new autoencoder."""
         from laur.train.objectives import export
 
-        return export.checkpoint(self._vae, weights, folder, self._loaded, task="vae", component="vae")
+        return export.checkpoint(
+            self._vae, weights, folder, self._loaded, task="vae", component="vae", held_out=self.held_out
+        )
 
     @torch.no_grad()
     def _former(self, pictures: Tensor) -> tuple[Tensor, Tensor]:

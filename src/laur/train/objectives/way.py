@@ -8,6 +8,7 @@ as the engine draws it.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,6 +47,8 @@ class Way:
                     f"{data.folder} holds step {way[1]} of {len(way[0])}, at {', '.join(map(str, way[0]))}; "
                     f"{len(folders)} earlier sets are steps 1 to {len(folders)} of one way of {len(folders) + 1}"
                 )
+        self.key = hashlib.sha256(" ".join(data.info.key for data in self._sets).encode()).hexdigest()
+        """sha256 over those of the sets."""
         self.timesteps = torch.tensor((ways[0] or ((), 0))[0])
         """(K,) of the whole way, falling."""
         self._places = [dict(zip(_names(data), range(len(data)), strict=True)) for data in self._sets]
@@ -63,6 +66,24 @@ class Way:
                     f"only {known} of the {len(names)} pictures of {data.folder} are in {data_before.folder}; "
                     "prepare both from the same captions"
                 )
+            if own.painting_of(data_before.info.source) != own.painting_of(data.info.source):
+                raise DataError(
+                    f"{data_before.folder} and {data.folder} were not painted alike: teacher, its code, trigger or "
+                    "seed differ; prepare both anew with the same"
+                )
+        if not self._ends_in(data):
+            raise DataError(
+                f"{data.folder} is not where the way of {self._sets[0].folder} ends; draw it along the same steps: "
+                f"`laur data prepare own --steps {len(self.timesteps)} --until {len(self.timesteps)}`"
+            )
+
+    def _ends_in(self, data: TrainingSet) -> bool:
+        """Whether that set's pictures are the last predictions, or were drawn to their end in as many steps."""
+        way, first = own.way_of(data.info.source), self._sets[0].info.source
+        if way is not None:
+            return way == (tuple(self.timesteps.tolist()), len(self.timesteps))
+        steps = own.steps_of(data.info.source)
+        return steps is not None and steps == own.steps_of(first)
 
     def knows(self, names: Sequence[str]) -> Tensor:
         """(B,) bool: which pictures every earlier set has; one may have been blank at its first step."""

@@ -52,6 +52,22 @@ def way_of(source: Mapping[str, Any]) -> tuple[tuple[int, ...], int] | None:
     return None if found is None or "until" not in found else (tuple(found["timesteps"]), int(found["until"]))
 
 
+def steps_of(source: Mapping[str, Any]) -> int | None:
+    """In how many steps a set's pictures were drawn, as it was asked for: 0 where that was left to the model, None for
+    what a teacher drew and for sets that are not of own pictures."""
+    found = _drawn(source)
+    return None if found is None or "guidance" in found else int(found.get("steps", 0))
+
+
+def painting_of(source: Mapping[str, Any]) -> tuple[tuple[Any, ...], ...]:
+    """What was made of a set's pictures, the last first: teacher, its code, trigger and seed of each painting."""
+    beneath = source.get("beneath")
+    below = painting_of(beneath) if isinstance(beneath, Mapping) else ()
+    if "teacher" not in source:
+        return below
+    return (tuple(source.get(key) for key in ("teacher", "code", "trigger", "seed")), *below)
+
+
 def model_of(source: Mapping[str, Any]) -> str | None:
     """`Checkpoint.key` of the model that drew a set's pictures, by what the set says of its source; None for others."""
     found = _drawn(source)
