@@ -244,10 +244,42 @@ def test_refs_are_read_from_text() -> None:
 
 def test_the_explorer_has_a_picture_for_each_style_and_weight(engine32: Engine, folder: Path) -> None:
     sheet = explore(engine32, "a {red|blue} fox", ["crimson", "azure"], [0, 0.5, 1], **SMALL)
-    assert sheet.width > 3 * 64 and sheet.height > 2 * 64
+    assert sheet.image.width > 3 * 64 and sheet.image.height > 2 * 64
+    assert sheet.warnings == ()
     for styles, weights in (([], [1]), (["crimson"], []), (["crimson"] * 65, [1])):
         with pytest.raises(RecipeError):
             explore(engine32, "a fox", styles, weights)
+
+
+def test_the_explorer_keeps_tags_and_tells_what_there_is_to_know(
+    engine32: Engine, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Recipe] = []
+    run = engine32.run
+    monkeypatch.setattr(engine32, "run", lambda jobs: drawn.extend(job.recipe for job in jobs) or run(jobs))
+    sheet = explore(
+        engine32, "a {red|blue} fox <lora:azure:0.9>", ["crimson"], [0, 1.6, 2], negative_prompt="x", **SMALL
+    )
+    for recipe, weight in zip(drawn, (0, 1.6, 2), strict=True):
+        refs = {ref.name: ref.weight for ref in recipe.adapters or ()}
+        assert refs == {"azure": 0.9, "crimson": weight, "lcm-lora-mini": 1.0}
+        assert recipe.prompt.startswith(("a red fox, azure painting", "a blue fox, azure painting"))
+    assert len({recipe.prompt.split(",")[0] for recipe in drawn}) == 1
+    unseen, mix = sheet.warnings
+    assert "negative prompt has no effect" in unseen
+    assert mix.startswith("crimson:1.6: ") and "lose what the prompt says" in mix
+
+
+def test_the_command_that_explores_prints_what_there_is_to_know(
+    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from laur.cli.app import run
+
+    small = ["--steps", "1", "--size", "64x64", "--seed", "3", "-o", str(tmp_path / "sheet.png")]
+    assert run(["explore", "a fox", "--styles", "crimson", "--weights", "3", *small]) == 0
+    out, err = capfd.readouterr()
+    assert "crimson:3: " in err and "lose what the prompt says" in err
+    assert out.strip() == str(tmp_path / "sheet.png")
 
 
 def test_the_gallery_shows_styles_and_says_what_cannot_be_drawn(engine32: Engine, folder: Path, tmp_path: Path) -> None:
