@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from helpers.tiny import tiny_folder, tiny_parts
+from laur.optimize.accelerators import LCM_LORA
+from laur.optimize.base import Recommendation
 from laur.optimize.lora_file import LoraFile
 from laur.optimize.merge import layer_shapes
 
@@ -92,6 +95,27 @@ def test_merge_weighs_blocks(laur, tmp_path):
     assert laur("adapters", "merge", f"{one}:1:up9=0", "-o", "x.safetensors").code == 2
     outcome = laur("adapters", "merge", f"{one}@..0.5", "-o", "x.safetensors")
     assert "cannot be merged for a part of the run" in outcome.err
+
+
+def test_merge_says_how_the_sum_is_drawn_with(laur, tmp_path):
+    style = sd15(tmp_path / "style.safetensors", 1)
+    save_file(load_file(style), style, {"laur.recommends": '{"trigger_words": ["in ink", "on paper"]}'})
+    other = sd15(tmp_path / "other.safetensors", 2)
+    save_file(load_file(other), other, {"modelspec.trigger_phrase": "in oil, in ink"})
+    lcm, tcd = sd15(tmp_path / "lcm-lora-mine.safetensors", 3), sd15(tmp_path / "TCD-SD15-LoRA.safetensors", 4)
+
+    def merged(*refs):
+        outcome = laur("adapters", "merge", *refs, "-o", "x.safetensors", "--json")
+        warnings = json.loads(outcome.out)["warnings"]
+        assert all(text in outcome.err for text in warnings)
+        return LoraFile(tmp_path / "x.safetensors").recommends, warnings
+
+    found, warnings = merged(f"{style}:0.7", lcm, other)
+    assert found == replace(LCM_LORA, trigger_words=("in ink", "on paper", "in oil")) and warnings == []
+    assert merged(style, f"{other}:-1", f"{lcm}:-0.5") == (Recommendation(trigger_words=("in ink", "on paper")), [])
+    found, (warning,) = merged(lcm, style, tcd)
+    assert (found.sampler, found.steps, found.accelerates) == ("lcm", 4, True)
+    assert "lcm-lora-mine and TCD-SD15-LoRA" in warning and "that of lcm-lora-mine" in warning
 
 
 def test_extract_finds_what_was_merged(laur, tmp_path):

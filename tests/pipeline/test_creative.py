@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from laur.cli.adapter_work import merge
 from laur.core.errors import AdapterError, NotFoundError, RecipeError
 from laur.core.recipe import AdapterRef, Recipe
 from laur.optimize import BaseAdapter, register
@@ -71,6 +72,20 @@ def test_a_style_is_its_card(engine32: Engine, folder: Path) -> None:
     assert again.recipe == filled
     said = engine32.resolve(Recipe(prompt="a Crimson Painting of a fox", style="crimson")).recipe
     assert said.prompt == "a Crimson Painting of a fox"
+
+
+def test_a_file_of_style_and_accelerator_needs_no_other_accelerator(
+    engine32: Engine, folder: Path, tmp_path: Path
+) -> None:
+    merged = tmp_path / "both.safetensors"
+    refs = [AdapterRef(name=str(folder / "crimson.safetensors"), weight=0.7), AdapterRef(name="lcm-lora-mini")]
+    merge(refs, merged, format="diffusers", model="mini", rank=None, precision=None)
+    job = engine32.resolve(Recipe(prompt="a fox", adapters=(str(merged),)))
+    assert [ref.name for ref in job.recipe.adapters or ()] == [str(merged)]
+    assert (job.recipe.sampler, job.recipe.steps, job.recipe.guidance, job.warnings) == ("lcm", 4, 1.0, ())
+    apart = engine32.pictures([Recipe(prompt="a fox", adapters=tuple(refs), **SMALL)])[0]
+    both = engine32.pictures([Recipe(prompt="a fox", adapters=(str(merged),), **SMALL)])[0]
+    assert np.abs(apart.pixels.astype(int) - both.pixels.astype(int)).max() <= 8
 
 
 def test_tags_and_wildcards_are_recorded_as_drawn(engine32: Engine, folder: Path) -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from laur.core.recipe import AdapterRef
+    from laur.optimize.base import Recommendation
     from laur.optimize.deltas import Delta
     from laur.optimize.lora_file import LoraFile
 
@@ -87,10 +88,13 @@ def merge(
 
     terms: list[tuple[Mapping[str, Delta], float]] = []
     layers: list[str] = []
+    added: list[LoraFile] = []
     for ref in refs:
         if not ref.acts_everywhere:
             raise AdapterError(f"{ref.name} cannot be merged for a part of the run or of the picture; leave that out")
-        deltas, layers = _deltas(_lora(ref.name), model)
+        adapter = _lora(ref.name)
+        added += [adapter] if ref.weight > 0 else []
+        deltas, layers = _deltas(adapter, model)
         terms += by_weight(deltas, ref.weight, by_prefix(ref.by_block or {}, layers))
     summed = total(terms)
     if not summed:
@@ -100,8 +104,38 @@ def merge(
         summed, loss = rerank(summed, rank=rank)
         error = loss.error
     said = {"modelspec.title": out.stem, "laur.merged": ", ".join(map(_term, refs))}
-    _write(save, out, summed, format=format, model_layers=layers, metadata=said, precision=precision)
-    return {"path": str(out), "layers": len(summed), "ranks": ranks(summed), "relative_error": error}
+    recommends, warnings = _recommended(added)
+    _write(
+        save,
+        out,
+        summed,
+        format=format,
+        model_layers=layers,
+        metadata=said,
+        recommends=recommends,
+        precision=precision,
+    )
+    facts = {"path": str(out), "layers": len(summed), "ranks": ranks(summed), "relative_error": error}
+    return {**facts, "warnings": warnings}
+
+
+def _recommended(adapters: Sequence[LoraFile]) -> tuple[Recommendation, list[str]]:
+    """How their sum is to be sampled, as its accelerator is, with what calls each of them; and what to tell."""
+    from dataclasses import replace
+
+    from laur.optimize.base import Recommendation
+
+    words = tuple(dict.fromkeys(word for adapter in adapters for word in adapter.recommends.trigger_words))
+    fast = [adapter for adapter in adapters if adapter.recommends.accelerates]
+    if not fast:
+        return Recommendation(trigger_words=words), []
+    ways = [replace(adapter.recommends, trigger_words=words) for adapter in fast]
+    if all(way == ways[0] for way in ways):
+        return ways[0], []
+    names = " and ".join(dict.fromkeys(adapter.name for adapter in fast))
+    return ways[0], [
+        f"{names} are accelerators that are sampled in different ways; the file says that of {fast[0].name}"
+    ]
 
 
 def _term(ref: AdapterRef) -> str:
