@@ -18,8 +18,8 @@ from laur.optimize.kinds import SMALL
 from laur.optimize.layers import FAMILIES, LayerShape
 from laur.optimize.lcm_lora import recommendation
 from laur.optimize.matching import made_for_width
-from laur.optimize.safetensors_file import file_sha256, read_header, read_tensors
-from laur.optimize.scales import peft_settings
+from laur.optimize.safetensors_file import Written, file_sha256, read_header, read_tensors
+from laur.optimize.scales import PEFT_CONFIG, peft_settings
 from laur.utils.hashes import tensors_sha256
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class LoraFile(BaseAdapter):
     def __init__(self, path: Path, name: str | None = None) -> None:
         self.path = path
         self.name = name or path.stem
+        self.written = Written.of(path, path.with_name(PEFT_CONFIG))
         self._header = read_header(path)
         self._parts, self._left = parts(path.name, self._header)
         self._layout = names.layout(self._header.tensors)
