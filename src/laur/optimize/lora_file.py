@@ -19,11 +19,11 @@ from laur.optimize.layers import FAMILIES, LayerShape
 from laur.optimize.lcm_lora import recommendation
 from laur.optimize.matching import made_for_width
 from laur.optimize.safetensors_file import Written, file_sha256, read_header, read_tensors
-from laur.optimize.scales import PEFT_CONFIG, peft_settings
+from laur.optimize.scales import PEFT_CONFIG, dora_weighting, peft_settings, with_weighting
 from laur.utils.hashes import tensors_sha256
 
 if TYPE_CHECKING:
-    from laur.optimize.deltas import Delta
+    from laur.optimize.deltas import Delta, Weighting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +67,7 @@ class LoraFile(BaseAdapter):
         self._parts, self._left = parts(path.name, self._header)
         self._layout = names.layout(self._header.tensors)
         self._settings = peft_settings(path, self._header.metadata, self._layout)
+        self._weighting: Weighting | None = dora_weighting(self._header.metadata, path.name)
         self.recommends = recommendation(self.name, path, self._header.metadata)
 
     @cached_property
@@ -134,4 +135,5 @@ class LoraFile(BaseAdapter):
         placed, _ = place(self.path.name, self._header, layers)
         if not placed:
             return {}
-        return build(self.path.name, placed, read_tensors(self.path, self._file_sha256), self._settings, layers)
+        found = build(self.path.name, placed, read_tensors(self.path, self._file_sha256), self._settings, layers)
+        return with_weighting(found, self._weighting)
