@@ -81,6 +81,16 @@ def test_merge_adds_and_takes_away(laur, tmp_path):
     assert load_file("less.safetensors")[f"unet.{LAYER}.lora_A.weight"].dtype == torch.float16
 
 
+def test_what_convert_and_merge_leave_is_told(laur, tmp_path):
+    path = sd15(tmp_path / "a.safetensors")
+    save_file({**load_file(path), "bundle_emb.word.x": torch.ones(1, 4), "bundle_emb.word.y": torch.ones(1, 4)}, path)
+    words = "a.safetensors: 2 keys left (a textual inversion packed into the file)"
+    for arguments in (["convert", path, "b.safetensors"], ["merge", path, path, "-o", "b.safetensors"]):
+        assert laur("adapters", *arguments).err == f"laur: warning: {words}\n"
+        assert json.loads(laur("adapters", *arguments, "--json").out)["warnings"] == [words]
+    assert json.loads(laur("adapters", "convert", "b.safetensors", "c.safetensors", "--json").out)["warnings"] == []
+
+
 def test_merge_weighs_blocks(laur, tmp_path):
     one = sd15(tmp_path / "one.safetensors", 1)
     side, number = LAYER.split("_blocks.", maxsplit=1)[0], LAYER.split(".")[1]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from laur.cli.adapter_work import merge
 from laur.core.errors import AdapterError, NotFoundError, RecipeError
@@ -86,6 +86,19 @@ def test_a_file_of_style_and_accelerator_needs_no_other_accelerator(
     apart = engine32.pictures([Recipe(prompt="a fox", adapters=tuple(refs), **SMALL)])[0]
     both = engine32.pictures([Recipe(prompt="a fox", adapters=(str(merged),), **SMALL)])[0]
     assert np.abs(apart.pixels.astype(int) - both.pixels.astype(int)).max() <= 8
+
+
+def test_keys_without_a_place_are_told_when_a_picture_is_planned(
+    engine32: Engine, folder: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "part.safetensors"
+    state = load_file(folder / "crimson.safetensors")
+    save_file(state | {"bundle_emb.word.x": torch.ones(1, 4), "lora_unet_conv_in.alpha": torch.ones(1)}, path)
+    for _ in range(2):
+        (note,) = engine32.resolve(Recipe(prompt="a fox", adapters=(f"{path}:0.5",))).warnings
+        assert note.startswith(f"{path} is drawn with in part: 2 keys left (a textual inversion packed into the file; ")
+        assert "an alpha without weights" in note
+    assert engine32.resolve(Recipe(prompt="a fox", adapters=("crimson:0.5",))).warnings == ()
 
 
 def test_tags_and_wildcards_are_recorded_as_drawn(engine32: Engine, folder: Path) -> None:

@@ -57,7 +57,7 @@ def convert(name: str, out: Path, *, format: str, model: str | None, precision: 
     from laur.optimize.write import save
 
     adapter = _lora(name)
-    deltas, layers = _deltas(adapter, model)
+    deltas, layers, warnings = _deltas(adapter, model)
     _write(
         save,
         out,
@@ -68,7 +68,7 @@ def convert(name: str, out: Path, *, format: str, model: str | None, precision: 
         recommends=adapter.recommends,
         precision=precision,
     )
-    return {"path": str(out), "layers": len(deltas), "format": format}
+    return {"path": str(out), "layers": len(deltas), "format": format, "warnings": warnings}
 
 
 def merge(
@@ -89,12 +89,14 @@ def merge(
     terms: list[tuple[Mapping[str, Delta], float]] = []
     layers: list[str] = []
     added: list[LoraFile] = []
+    warnings: list[str] = []
     for ref in refs:
         if not ref.acts_everywhere:
             raise AdapterError(f"{ref.name} cannot be merged for a part of the run or of the picture; leave that out")
         adapter = _lora(ref.name)
         added += [adapter] if ref.weight > 0 else []
-        deltas, layers = _deltas(adapter, model)
+        deltas, layers, left = _deltas(adapter, model)
+        warnings += left
         terms += by_weight(deltas, ref.weight, by_prefix(ref.by_block or {}, layers))
     summed = total(terms)
     if not summed:
@@ -104,7 +106,7 @@ def merge(
         summed, loss = rerank(summed, rank=rank)
         error = loss.error
     said = {"modelspec.title": out.stem, "laur.merged": ", ".join(map(_term, refs))}
-    recommends, warnings = _recommended(added)
+    recommends, notes = _recommended(added)
     _write(
         save,
         out,
@@ -116,7 +118,7 @@ def merge(
         precision=precision,
     )
     facts = {"path": str(out), "layers": len(summed), "ranks": ranks(summed), "relative_error": error}
-    return {**facts, "warnings": warnings}
+    return {**facts, "warnings": [*dict.fromkeys(warnings), *notes]}
 
 
 def _recommended(adapters: Sequence[LoraFile]) -> tuple[Recommendation, list[str]]:
@@ -185,11 +187,13 @@ def _lora(name: str) -> LoraFile:
     return adapter
 
 
-def _deltas(adapter: LoraFile, model: str | None) -> tuple[Mapping[str, Delta], list[str]]:
+def _deltas(adapter: LoraFile, model: str | None) -> tuple[Mapping[str, Delta], list[str], list[str]]:
+    """What it changes, the model's layers, and what to tell of the rest of its file."""
     from laur.pipeline.architectures import layers_for
 
     _, layers = layers_for(adapter, model)
-    return adapter.deltas(layers), list(layers)
+    left = adapter.coverage(layers).rest
+    return adapter.deltas(layers), list(layers), [f"{adapter.path.name}: {left}"] if left else []
 
 
 def _weights(name: str, text: bool) -> dict[str, Tensor]:

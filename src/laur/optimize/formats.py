@@ -49,10 +49,14 @@ class Coverage:
         """Number of placed layers by component."""
         return Counter(name.partition(".")[0] for name in self.placed)
 
+    @property
+    def rest(self) -> str:
+        """How many keys are left and why, in words; empty for none."""
+        count, reasons = len(self.left), sorted(set(self.left.values()))
+        return f"{count} {'key' if count == 1 else 'keys'} left ({'; '.join(reasons)})" if count else ""
+
     def __str__(self) -> str:
-        reasons = sorted(set(self.left.values()))
-        rest = f"; {len(self.left)} keys left ({'; '.join(reasons)})" if self.left else ""
-        return f"{len(self.placed)} layers placed{rest}"
+        return f"{len(self.placed)} layers placed{f'; {self.rest}' if self.left else ''}"
 
 
 @dataclass(frozen=True, slots=True)
