@@ -79,3 +79,8 @@ def test_every_card_says_where_it_comes_from():
 def test_eta_and_trailing_are_read_from_a_file():
     said = from_json('{"sampler": "tcd", "eta": 1, "trailing": true, "accelerates": true}', "x")
     assert said == Recommendation(sampler="tcd", eta=1.0, trailing=True, accelerates=True)
+
+
+def test_what_a_file_says_beyond_that_is_passed_over():
+    """Also a weight, which files of earlier versions may have and nothing ever took."""
+    assert from_json('{"sampler": "lcm", "weight": 0.7, "later": [1]}', "x") == Recommendation(sampler="lcm")

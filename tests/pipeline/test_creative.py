@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -99,6 +100,24 @@ def test_keys_without_a_place_are_told_when_a_picture_is_planned(
         assert note.startswith(f"{path} is drawn with in part: 2 keys left (a textual inversion packed into the file; ")
         assert "an alpha without weights" in note
     assert engine32.resolve(Recipe(prompt="a fox", adapters=("crimson:0.5",))).warnings == ()
+
+
+def test_a_weight_that_is_not_said_is_1_but_for_the_style_of_a_recipe(engine32: Engine, folder: Path) -> None:
+    wishes: tuple[dict[str, Any], ...] = (
+        {"adapters": ("crimson",)},
+        {"prompt": "a fox <lora:crimson>"},
+        {"adapters": (CreativePipeline(engine=engine32).ref("crimson"),)},
+        {"style": "crimson", "adapters": ("crimson",)},
+    )
+    for wish in wishes:
+        filled = engine32.resolve(Recipe(**{"prompt": "a fox", **wish})).recipe
+        assert [ref.weight for ref in filled.adapters or () if ref.name == "crimson"] == [1.0], wish
+    assert card_weight(engine32) == 0.5
+
+
+def card_weight(engine: Engine) -> float:
+    filled = engine.resolve(Recipe(prompt="a fox", style="crimson")).recipe
+    return next(ref.weight for ref in filled.adapters or () if ref.name == "crimson")
 
 
 def test_tags_and_wildcards_are_recorded_as_drawn(engine32: Engine, folder: Path) -> None:

@@ -61,7 +61,6 @@ _CASTS: dict[str, Any] = {
     "timesteps": _whole_numbers,
     "eta": float,
     "trailing": bool,
-    "weight": float,
     "trigger_words": _words,
     "accelerates": bool,
 }
