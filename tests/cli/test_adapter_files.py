@@ -153,6 +153,8 @@ def test_extract_finds_what_was_merged(laur, tmp_path):
         (["convert", "a.safetensors", "b.safetensors", "--precision", "int4"], "no precision 'int4'"),
         (["merge", "a.safetensors:0", "-o", "b.safetensors"], "all weights are 0"),
         (["merge", "a.safetensors", "-o", "b.safetensors", "--rank", "0"], "rank is 0"),
+        (["merge", "toy.safetensors", "-o", "b.safetensors"], "toy.safetensors is a textual inversion"),
+        (["convert", "toy.safetensors", "b.safetensors"], "say its word in the prompt: toy"),
         (["inspect", "odd.safetensors"], "odd.safetensors"),
         (["inspect", "cut.safetensors"], "truncated"),
         (["convert", "style.pt", "b.safetensors"], "is a pickle file"),
@@ -162,6 +164,7 @@ def test_what_goes_wrong_is_one_line(arguments, words, laur, tmp_path):
     path = sd15(tmp_path / "a.safetensors")
     state = {"lora_unet_x.lora_down.weight": torch.ones(2, 5), "lora_unet_x.lora_up.weight": torch.ones(5, 2)}
     save_file(state, tmp_path / "odd.safetensors")
+    save_file({"emb_params": torch.ones(3, 768)}, tmp_path / "toy.safetensors")
     (tmp_path / "cut.safetensors").write_bytes(path.read_bytes()[:-9])
     (tmp_path / "style.pt").write_bytes(b"\x80\x02.")
     outcome = laur("adapters", *arguments)

@@ -179,9 +179,14 @@ def _file(name: str) -> Path:
 
 def _lora(name: str) -> LoraFile:
     from laur.optimize.catalogue import find
+    from laur.optimize.learned import LearnedWord
     from laur.optimize.lora_file import LoraFile
 
     adapter = find(name)
+    if isinstance(adapter, LearnedWord):
+        raise AdapterError(
+            f"{name} is a textual inversion, which changes no weights; say its word in the prompt: {adapter.word}"
+        )
     if not isinstance(adapter, LoraFile):
         raise AdapterError(f"adapter {name!r} is code, not a file; there are no weights in it to work with")
     return adapter

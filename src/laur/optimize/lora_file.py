@@ -19,7 +19,7 @@ from laur.optimize.layers import FAMILIES, LayerShape
 from laur.optimize.lcm_lora import recommendation
 from laur.optimize.matching import made_for_width
 from laur.optimize.safetensors_file import Written, file_sha256, read_header, read_tensors
-from laur.optimize.scales import PEFT_CONFIG, dora_weighting, peft_settings, with_weighting
+from laur.optimize.scales import PEFT_CONFIG, dora_weighting, for_encoders, peft_settings, with_weighting
 from laur.utils.hashes import tensors_sha256
 
 if TYPE_CHECKING:
@@ -135,5 +135,6 @@ class LoraFile(BaseAdapter):
         placed, _ = place(self.path.name, self._header, layers)
         if not placed:
             return {}
-        found = build(self.path.name, placed, read_tensors(self.path, self._file_sha256), self._settings, layers)
+        settings = for_encoders(self._settings) if self._layout == "PEFT" else self._settings
+        found = build(self.path.name, placed, read_tensors(self.path, self._file_sha256), settings, layers)
         return with_weighting(found, self._weighting)

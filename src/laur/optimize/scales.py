@@ -42,6 +42,12 @@ def peft_settings(path: Path, metadata: Mapping[str, str], layout: str) -> dict[
     return {}
 
 
+def for_encoders(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings beside a file, for a text encoder's too: they are of one network, and do not say of which."""
+    own = {name.removeprefix("unet."): value for name, value in settings.items()}
+    return {f"{part}.{key}": value for part in ("unet", "text_encoder", "text_encoder_2") for key, value in own.items()}
+
+
 def dora_weighting(metadata: Mapping[str, str], source: str) -> Weighting | None:
     """What the weight of a file's DoRA means, where its metadata say so. Raises AdapterError for other words."""
     match metadata.get(DORA):
