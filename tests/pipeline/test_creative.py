@@ -217,6 +217,16 @@ def test_a_region_changes_its_own_part_most(engine32: Engine, folder: Path) -> N
     assert change[:32].mean() > 3
 
 
+def test_styles_of_regions_are_read_ahead_too(engine32: Engine, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ahead: list[str] = []
+    monkeypatch.setattr(engine32.library.rows, "prefetch", lambda _, uses: ahead.extend(use.sha256 for use in uses))
+    job = engine32.resolve(Recipe(prompt="a fox", guidance=2.0, adapters=("crimson@left", "azure"), **SMALL))
+    engine32.cancel(engine32.submit(job.plan, job.recipe))
+    engine32.step()
+    refs = job.recipe.adapters or ()
+    assert len(refs) == 3 and set(ahead) == {ref.sha256 for ref in refs}
+
+
 def test_regions_that_cover_all_draw_nothing_about_them(engine32: Engine, folder: Path) -> None:
     stage = engine32.resolve(Recipe(prompt="a fox", adapters=("crimson@left", "azure@right"))).plan.stages[0]
     assert stage.combine.regions == ("left", "right")
