@@ -138,10 +138,32 @@ def test_extract_finds_what_was_merged(laur, tmp_path):
         layer.weight += change
     tiny_folder("sd1", tmp_path / "tuned", parts=parts)
     outcome = laur("adapters", "extract", "./tuned", "./base", "-o", "x.safetensors", "--error", 0.001, "--no-text")
-    assert outcome.code == 0 and "1 layers of rank 2; relative error" in outcome.out
+    assert outcome.code == 0 and "1 layers of rank 2; relative error" in outcome.out and not outcome.err
     deltas = LoraFile(tmp_path / "x.safetensors").deltas(layer_shapes(parts["unet"], "unet"))
     (delta,) = deltas.values()
     torch.testing.assert_close(delta.apply(torch.zeros_like(change)), change, rtol=1e-3, atol=1e-4)
+
+
+def test_extract_says_what_lies_outside_a_lora(laur, tmp_path):
+    parts = tiny_parts("sd1")
+    tiny_folder("sd1", tmp_path / "base", parts=parts)
+    norm = parts["unet"].get_submodule("conv_norm_out")
+    with torch.no_grad():
+        norm.weight[0] += 3.0
+        norm.bias[0] += 4.0
+    tiny_folder("sd1", tmp_path / "norms", parts=parts)
+    outcome = laur("adapters", "extract", "./norms", "./base", "-o", "x.safetensors")
+    assert (
+        outcome.code == 2 and "2 parameters (norms, biases, embeddings; most in unet.conv_norm_out.bias)" in outcome.err
+    )
+    with torch.no_grad():
+        parts["unet"].get_submodule(LAYER).weight[0, 0] += 12.0
+    tiny_folder("sd1", tmp_path / "tuned", parts=parts)
+    outcome = laur("adapters", "extract", "./tuned", "./base", "-o", "x.safetensors", "--rank", 1, "--json")
+    facts = json.loads(outcome.out)
+    assert facts["outside"] == ["unet.conv_norm_out.bias", "unet.conv_norm_out.weight"]
+    assert facts["outside_share"] == pytest.approx(5 / 13, rel=1e-4) and facts["layers"] == 1
+    assert "0.38 of the whole difference is left out" in outcome.err and outcome.err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

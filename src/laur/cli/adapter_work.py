@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -156,19 +157,49 @@ def extract(
     text: bool,
     precision: str | None,
 ) -> dict[str, Any]:
-    """Write what a tuned checkpoint differs by from its base as a LoRA, with the error that it costs."""
+    """Write what a tuned checkpoint differs by from its base as a LoRA, with the error that it costs.
+
+    Also how much of the difference lies in parameters that a LoRA does not change, such as norms and biases.
+    """
     from laur.optimize.algebra import extract as difference
     from laur.optimize.algebra import ranks
     from laur.optimize.write import save
 
-    ours, theirs = _weights(tuned, text), _weights(base, text)
+    (ours, ours_left), (theirs, theirs_left) = _weights(tuned, text), _weights(base, text)
     deltas, loss = difference(ours, theirs, rank=rank, error=error)
+    outside = _differences(ours_left, theirs_left)
+    if not deltas and outside:
+        raise AdapterError(
+            f"{tuned} and {base} differ in {_named(outside)} alone, which a LoRA does not change; keep the whole model"
+        )
     if not deltas:
         raise AdapterError(f"{tuned} and {base} have the same weights; there is nothing to extract")
     said = {"modelspec.title": out.stem, "laur.extracted": f"{Path(tuned).stem} - {Path(base).stem}"}
     layers = [name.removesuffix(".weight") for name in theirs]
     _write(save, out, deltas, format=format, model_layers=layers, metadata=said, precision=precision)
-    return {"path": str(out), "layers": len(deltas), "ranks": ranks(deltas), "relative_error": loss.error}
+    facts = {"path": str(out), "layers": len(deltas), "ranks": ranks(deltas), "relative_error": loss.error}
+    share = math.hypot(*outside.values()) / math.hypot(*outside.values(), *loss.there.values())
+    told = (
+        f"{_named(outside)} differ too, which a LoRA does not change: {share:.2g} of the whole difference is left out"
+    )
+    return {**facts, "outside": list(outside), "outside_share": share, "warnings": [told] if outside else []}
+
+
+def _differences(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, float]:
+    """Norms of what differs, by name, largest first; of the whole where the other has no such parameter."""
+    found: dict[str, float] = {}
+    for name in {**theirs, **ours}:
+        one, other = ours.get(name), theirs.get(name)
+        if one is not None and other is not None and one.shape == other.shape:
+            found[name] = float((one.double() - other.double()).norm())
+        else:
+            found[name] = max(float(tensor.double().norm()) for tensor in (one, other) if tensor is not None)
+    return {name: norm for name, norm in sorted(found.items(), key=lambda pair: -pair[1]) if norm}
+
+
+def _named(parameters: Mapping[str, float]) -> str:
+    count, first = len(parameters), next(iter(parameters), "")
+    return first if count == 1 else f"{count} parameters (norms, biases, embeddings; most in {first})"
 
 
 def _file(name: str) -> Path:
@@ -201,8 +232,8 @@ def _deltas(adapter: LoraFile, model: str | None) -> tuple[Mapping[str, Delta], 
     return adapter.deltas(layers), list(layers), [f"{adapter.path.name}: {left}"] if left else []
 
 
-def _weights(name: str, text: bool) -> dict[str, Tensor]:
-    """Of the layers that an adapter may change, by canonical parameter name."""
+def _weights(name: str, text: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Of the layers that a LoRA may change, and all other parameters, by canonical parameter name."""
     from laur.pipeline.loading.load import load
 
     loaded = load(name)
@@ -210,11 +241,13 @@ def _weights(name: str, text: bool) -> dict[str, Tensor]:
         "unet": loaded.unet(),
         **({p.name: p.model for p in loaded.text_parts()} if text else {}),
     }
-    return {
-        f"{prefix}.{layer}.weight": module.get_submodule(layer).weight.detach()
-        for prefix, module in modules.items()
-        for layer in _layers(module)
-    }
+    weights: dict[str, Tensor] = {}
+    others: dict[str, Tensor] = {}
+    for prefix, module in modules.items():
+        layers = {f"{layer}.weight" for layer in _layers(module)}
+        for parameter, tensor in module.named_parameters(remove_duplicate=False):
+            (weights if parameter in layers else others)[f"{prefix}.{parameter}"] = tensor.detach()
+    return weights, others
 
 
 def _layers(module: Any) -> list[str]:
