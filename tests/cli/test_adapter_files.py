@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from helpers.tiny import tiny_folder, tiny_parts
+from laur.optimize.accelerators import LCM_LORA
+from laur.optimize.base import Recommendation
 from laur.optimize.lora_file import LoraFile
 from laur.optimize.merge import layer_shapes
 
@@ -78,6 +81,16 @@ def test_merge_adds_and_takes_away(laur, tmp_path):
     assert load_file("less.safetensors")[f"unet.{LAYER}.lora_A.weight"].dtype == torch.float16
 
 
+def test_what_convert_and_merge_leave_is_told(laur, tmp_path):
+    path = sd15(tmp_path / "a.safetensors")
+    save_file({**load_file(path), "bundle_emb.word.x": torch.ones(1, 4), "bundle_emb.word.y": torch.ones(1, 4)}, path)
+    words = "a.safetensors: 2 keys left (a textual inversion packed into the file)"
+    for arguments in (["convert", path, "b.safetensors"], ["merge", path, path, "-o", "b.safetensors"]):
+        assert laur("adapters", *arguments).err == f"laur: warning: {words}\n"
+        assert json.loads(laur("adapters", *arguments, "--json").out)["warnings"] == [words]
+    assert json.loads(laur("adapters", "convert", "b.safetensors", "c.safetensors", "--json").out)["warnings"] == []
+
+
 def test_merge_weighs_blocks(laur, tmp_path):
     one = sd15(tmp_path / "one.safetensors", 1)
     side, number = LAYER.split("_blocks.", maxsplit=1)[0], LAYER.split(".")[1]
@@ -94,6 +107,27 @@ def test_merge_weighs_blocks(laur, tmp_path):
     assert "cannot be merged for a part of the run" in outcome.err
 
 
+def test_merge_says_how_the_sum_is_drawn_with(laur, tmp_path):
+    style = sd15(tmp_path / "style.safetensors", 1)
+    save_file(load_file(style), style, {"laur.recommends": '{"trigger_words": ["in ink", "on paper"]}'})
+    other = sd15(tmp_path / "other.safetensors", 2)
+    save_file(load_file(other), other, {"modelspec.trigger_phrase": "in oil, in ink"})
+    lcm, tcd = sd15(tmp_path / "lcm-lora-mine.safetensors", 3), sd15(tmp_path / "TCD-SD15-LoRA.safetensors", 4)
+
+    def merged(*refs):
+        outcome = laur("adapters", "merge", *refs, "-o", "x.safetensors", "--json")
+        warnings = json.loads(outcome.out)["warnings"]
+        assert all(text in outcome.err for text in warnings)
+        return LoraFile(tmp_path / "x.safetensors").recommends, warnings
+
+    found, warnings = merged(f"{style}:0.7", lcm, other)
+    assert found == replace(LCM_LORA, trigger_words=("in ink", "on paper", "in oil")) and warnings == []
+    assert merged(style, f"{other}:-1", f"{lcm}:-0.5") == (Recommendation(trigger_words=("in ink", "on paper")), [])
+    found, (warning,) = merged(lcm, style, tcd)
+    assert (found.sampler, found.steps, found.accelerates) == ("lcm", 4, True)
+    assert "lcm-lora-mine and TCD-SD15-LoRA" in warning and "that of lcm-lora-mine" in warning
+
+
 def test_extract_finds_what_was_merged(laur, tmp_path):
     parts = tiny_parts("sd1")
     tiny_folder("sd1", tmp_path / "base", parts=parts)
@@ -104,10 +138,32 @@ def test_extract_finds_what_was_merged(laur, tmp_path):
         layer.weight += change
     tiny_folder("sd1", tmp_path / "tuned", parts=parts)
     outcome = laur("adapters", "extract", "./tuned", "./base", "-o", "x.safetensors", "--error", 0.001, "--no-text")
-    assert outcome.code == 0 and "1 layers of rank 2; relative error" in outcome.out
+    assert outcome.code == 0 and "1 layers of rank 2; relative error" in outcome.out and not outcome.err
     deltas = LoraFile(tmp_path / "x.safetensors").deltas(layer_shapes(parts["unet"], "unet"))
     (delta,) = deltas.values()
     torch.testing.assert_close(delta.apply(torch.zeros_like(change)), change, rtol=1e-3, atol=1e-4)
+
+
+def test_extract_says_what_lies_outside_a_lora(laur, tmp_path):
+    parts = tiny_parts("sd1")
+    tiny_folder("sd1", tmp_path / "base", parts=parts)
+    norm = parts["unet"].get_submodule("conv_norm_out")
+    with torch.no_grad():
+        norm.weight[0] += 3.0
+        norm.bias[0] += 4.0
+    tiny_folder("sd1", tmp_path / "norms", parts=parts)
+    outcome = laur("adapters", "extract", "./norms", "./base", "-o", "x.safetensors")
+    assert (
+        outcome.code == 2 and "2 parameters (norms, biases, embeddings; most in unet.conv_norm_out.bias)" in outcome.err
+    )
+    with torch.no_grad():
+        parts["unet"].get_submodule(LAYER).weight[0, 0] += 12.0
+    tiny_folder("sd1", tmp_path / "tuned", parts=parts)
+    outcome = laur("adapters", "extract", "./tuned", "./base", "-o", "x.safetensors", "--rank", 1, "--json")
+    facts = json.loads(outcome.out)
+    assert facts["outside"] == ["unet.conv_norm_out.bias", "unet.conv_norm_out.weight"]
+    assert facts["outside_share"] == pytest.approx(5 / 13, rel=1e-4) and facts["layers"] == 1
+    assert "0.38 of the whole difference is left out" in outcome.err and outcome.err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -119,6 +175,8 @@ def test_extract_finds_what_was_merged(laur, tmp_path):
         (["convert", "a.safetensors", "b.safetensors", "--precision", "int4"], "no precision 'int4'"),
         (["merge", "a.safetensors:0", "-o", "b.safetensors"], "all weights are 0"),
         (["merge", "a.safetensors", "-o", "b.safetensors", "--rank", "0"], "rank is 0"),
+        (["merge", "toy.safetensors", "-o", "b.safetensors"], "toy.safetensors is a textual inversion"),
+        (["convert", "toy.safetensors", "b.safetensors"], "say its word in the prompt: toy"),
         (["inspect", "odd.safetensors"], "odd.safetensors"),
         (["inspect", "cut.safetensors"], "truncated"),
         (["convert", "style.pt", "b.safetensors"], "is a pickle file"),
@@ -128,6 +186,7 @@ def test_what_goes_wrong_is_one_line(arguments, words, laur, tmp_path):
     path = sd15(tmp_path / "a.safetensors")
     state = {"lora_unet_x.lora_down.weight": torch.ones(2, 5), "lora_unet_x.lora_up.weight": torch.ones(5, 2)}
     save_file(state, tmp_path / "odd.safetensors")
+    save_file({"emb_params": torch.ones(3, 768)}, tmp_path / "toy.safetensors")
     (tmp_path / "cut.safetensors").write_bytes(path.read_bytes()[:-9])
     (tmp_path / "style.pt").write_bytes(b"\x80\x02.")
     outcome = laur("adapters", *arguments)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from diffusers import EulerDiscreteScheduler
@@ -58,10 +60,42 @@ def test_published_files_are_known_by_name(name, tmp_path):
         "notcd",
         "dmd20",
         "ink",
+        "Ink wash, works with LCM",
+        "ink_for_lcm",
+        "ink (with or without TCD)",
+        "LCM-compatible oils",
+        "ink_hyper-sd_friendly",
+        "for use with LCM",
     ],
 )
 def test_other_names_are_not_taken_for_them(name):
     assert recognise([name]) is None
+
+
+@pytest.mark.parametrize("name", ["LCM LoRA for SDXL", "lcm_lora_with_xformers", "sd15-lcm-lora", "my-LCM"])
+def test_what_an_accelerator_is_for_does_not_hide_it(name):
+    assert recognise([name]) == (CARDS[-1], LCM_LORA)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"modelspec.tags": "style, ink, lcm"},
+        {"ss_training_comment": "works with LCM and TCD; 4 steps"},
+        {"modelspec.title": "Ink wash, works with LCM"},
+        {"modelspec.description": "LCM"},
+    ],
+)
+def test_a_style_that_speaks_of_an_accelerator_stays_one(metadata, tmp_path):
+    state = {"unet.x.lora_A.weight": torch.ones(2, 4), "unet.x.lora_B.weight": torch.ones(4, 2)}
+    path = write(tmp_path / "wash.safetensors", state, {"modelspec.trigger_phrase": "ink wash, grey", **metadata})
+    assert find(str(path)).recommends == Recommendation(trigger_words=("ink wash", "grey"))
+
+
+def test_an_accelerator_keeps_its_trigger_words(tmp_path):
+    state = {"unet.x.lora_A.weight": torch.ones(2, 4), "unet.x.lora_B.weight": torch.ones(4, 2)}
+    path = write(tmp_path / "ink-lcm.safetensors", state, {"modelspec.trigger_phrase": "ink wash"})
+    assert find(str(path)).recommends == replace(LCM_LORA, trigger_words=("ink wash",))
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 6, 7, 8, 12, 16])
@@ -79,3 +113,8 @@ def test_every_card_says_where_it_comes_from():
 def test_eta_and_trailing_are_read_from_a_file():
     said = from_json('{"sampler": "tcd", "eta": 1, "trailing": true, "accelerates": true}', "x")
     assert said == Recommendation(sampler="tcd", eta=1.0, trailing=True, accelerates=True)
+
+
+def test_what_a_file_says_beyond_that_is_passed_over():
+    """Also a weight, which files of earlier versions may have and nothing ever took."""
+    assert from_json('{"sampler": "lcm", "weight": 0.7, "later": [1]}', "x") == Recommendation(sampler="lcm")

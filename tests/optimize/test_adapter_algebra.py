@@ -115,6 +115,18 @@ def test_reranking_states_its_error(rank, conv, kind):
     assert less["x.bias"] is whole["x.bias"]
 
 
+def test_reranking_by_random_projection_states_the_error_of_the_whole():
+    """A flat spectrum: nearly all is beyond the singular values that the projection gives."""
+    flat = torch.linalg.qr(draw(800, 800, seed=6))[0]
+    for delta in (Dense(flat, 3.0), Kronecker(torch.eye(2), flat[:400, :400], 0.5)):
+        less, loss = rerank({"x": delta}, rank=4)
+        whole = matrix("x", delta)
+        missing = float((whole - matrix("x", less["x"])).norm() / whole.norm())
+        assert missing > 0.95
+        assert loss.error == pytest.approx(missing, rel=1e-4) and loss.of("x") == pytest.approx(missing, rel=1e-4)
+        assert loss.there["x"] == pytest.approx(float(whole.norm()), rel=1e-4)
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.floats(0, 0.9), st.integers(1, 5))
 def test_the_least_rank_within_an_error(error, rank):

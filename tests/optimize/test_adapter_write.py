@@ -96,6 +96,42 @@ def test_dora_and_the_bias_of_a_factor_come_back_from_diffusers_format(tmp_path,
     assert load_file(tmp_path / "a.safetensors")["unet.conv_in.lora_magnitude_vector"].shape == (1, 32, 1, 1)
 
 
+@pytest.mark.parametrize("weighting", ["peft", "lycoris"])
+@pytest.mark.parametrize("there", ["kohya", "diffusers"])
+def test_the_weight_of_a_dora_means_the_same_in_any_layout(there, weighting, tmp_path, layers):
+    low = LowRank(torch.randn(32, 2, 1, 1), torch.randn(2, 4, 3, 3), 0.5)
+    deltas = {"unet.conv_in": DoRA(low, torch.rand(32) + 1, weighting=weighting)}
+    base = torch.randn(32, 4, 3, 3)
+    wanted = deltas["unet.conv_in"].apply(base, 0.4)
+    other = DoRA(low, deltas["unet.conv_in"].magnitude, weighting="peft" if weighting == "lycoris" else "lycoris")
+    assert distance(other.apply(base, 0.4), wanted) > 0.01
+    back = "diffusers" if there == "kohya" else "kohya"
+    first, second = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    save(first, deltas, format=there)
+    adapter = LoraFile(first)
+    found = adapter.deltas(layers)
+    assert torch.equal(found["unet.conv_in"].apply(base, 0.4), wanted)
+    save(second, found, format=back, metadata=adapter.metadata)
+    again = LoraFile(second)
+    assert torch.equal(again.deltas(layers)["unet.conv_in"].apply(base, 0.4), wanted)
+    own = {"kohya": "lycoris", "diffusers": "peft"}
+    for file, layout in ((adapter, there), (again, back)):
+        assert file.metadata.get("laur.dora") == (None if own[layout] == weighting else weighting)
+
+
+def test_two_kinds_of_dora_are_not_written_into_one_file(tmp_path):
+    low = LowRank(torch.ones(32, 2, 1, 1), torch.ones(2, 4, 3, 3))
+    both = {"unet.a": DoRA(low, torch.ones(32)), "unet.b": DoRA(low, torch.ones(32), weighting="lycoris")}
+    with pytest.raises(AdapterError, match="write two"):
+        tensors(both, format="kohya")
+    state = {
+        "unet.conv_in.lora_A.weight": torch.ones(2, 4, 3, 3),
+        "unet.conv_in.lora_B.weight": torch.ones(32, 2, 1, 1),
+    }
+    with pytest.raises(AdapterError, match="must be peft or lycoris"):
+        LoraFile(write(tmp_path / "x.safetensors", state, {"laur.dora": "mine"}))
+
+
 @pytest.mark.parametrize("kind", [kind for kind in OTHERS if kind != "DoRA"])
 def test_what_diffusers_has_no_words_for_is_refused(kind, tmp_path):
     with pytest.raises(AdapterError, match=r"unet\.conv_in (has a .* no words|.*has them of inputs)|has no words"):

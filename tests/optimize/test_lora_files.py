@@ -9,10 +9,12 @@ import pytest
 import torch
 from lora_kit import SD1, SDXL, factors, in_diffusers, in_kohya, tiny_clip, tiny_unet, write
 
+from laur.core.checkpoint import Family
 from laur.core.errors import AdapterError, MismatchError
 from laur.optimize.layers import LayerShape
 from laur.optimize.lora_file import LoraFile
 from laur.optimize.merge import layer_shapes
+from laur.pipeline.architectures import layers_of
 
 TO_K = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
 SAFE = b'{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}'
@@ -333,6 +335,44 @@ def test_a_file_that_is_gone_has_no_autov3(tmp_path, state):
     assert adapter.autov3
     path.unlink()
     assert other.autov3 is None
+
+
+@pytest.mark.parametrize(
+    ("family", "width", "component"),
+    [
+        (Family.SD1, 768, "text_encoder"),
+        (Family.SD2, 1024, "text_encoder"),
+        (Family.SDXL, 768, "text_encoder"),
+        (Family.SDXL, 1280, "text_encoder_2"),
+        (Family.SDXL_REFINER, 1280, "text_encoder_2"),
+    ],
+)
+@pytest.mark.parametrize("inner", ["text_model.", ""])
+def test_pefts_text_encoders_are_told_by_their_width(family, width, component, inner, tmp_path):
+    ends = {"self_attn.q_proj": (width, width), "mlp.fc1": (width, 4 * width)}
+    if width == 1280:
+        ends["text_projection"] = (width, width)
+    state = {}
+    for end, (into, out) in ends.items():
+        name = end if end == "text_projection" else f"{inner}encoder.layers.3.{end}"
+        state[f"base_model.model.{name}.lora_A.weight"] = torch.ones(2, into)
+        state[f"base_model.model.{name}.lora_B.weight"] = torch.ones(out, 2)
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"lora_alpha": 6, "alpha_pattern": {"fc1": 1}}))
+    adapter = LoraFile(write(tmp_path / "adapter_model.safetensors", state))
+    shapes = layers_of(family)
+    deltas = adapter.deltas(shapes)
+    assert adapter.coverage(shapes).components == {component: len(ends)} and adapter.coverage(shapes).left == {}
+    assert {name.rpartition(".")[2]: delta.scale for name, delta in deltas.items()} == {
+        end.rpartition(".")[2]: 0.5 if end == "mlp.fc1" else 3.0 for end in ends
+    }
+
+
+def test_pefts_text_encoder_of_another_width_is_refused(tmp_path):
+    name = "base_model.model.text_model.encoder.layers.3.self_attn.q_proj"
+    state = {f"{name}.lora_A.weight": torch.ones(2, 1024), f"{name}.lora_B.weight": torch.ones(1024, 2)}
+    (tmp_path / "adapter_config.json").write_text("{}")
+    path = write(tmp_path / "adapter_model.safetensors", state)
+    refused(path, layers_of(Family.SDXL), r"does not fit: .*text_encoder\.")
 
 
 def in_pefts_layout(folder, unet, settings):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
+from laur.cli.adapter_work import merge
 from laur.core.errors import AdapterError, NotFoundError, RecipeError
 from laur.core.recipe import AdapterRef, Recipe
 from laur.optimize import BaseAdapter, register
@@ -71,6 +73,51 @@ def test_a_style_is_its_card(engine32: Engine, folder: Path) -> None:
     assert again.recipe == filled
     said = engine32.resolve(Recipe(prompt="a Crimson Painting of a fox", style="crimson")).recipe
     assert said.prompt == "a Crimson Painting of a fox"
+
+
+def test_a_file_of_style_and_accelerator_needs_no_other_accelerator(
+    engine32: Engine, folder: Path, tmp_path: Path
+) -> None:
+    merged = tmp_path / "both.safetensors"
+    refs = [AdapterRef(name=str(folder / "crimson.safetensors"), weight=0.7), AdapterRef(name="lcm-lora-mini")]
+    merge(refs, merged, format="diffusers", model="mini", rank=None, precision=None)
+    job = engine32.resolve(Recipe(prompt="a fox", adapters=(str(merged),)))
+    assert [ref.name for ref in job.recipe.adapters or ()] == [str(merged)]
+    assert (job.recipe.sampler, job.recipe.steps, job.recipe.guidance, job.warnings) == ("lcm", 4, 1.0, ())
+    apart = engine32.pictures([Recipe(prompt="a fox", adapters=tuple(refs), **SMALL)])[0]
+    both = engine32.pictures([Recipe(prompt="a fox", adapters=(str(merged),), **SMALL)])[0]
+    assert np.abs(apart.pixels.astype(int) - both.pixels.astype(int)).max() <= 8
+
+
+def test_keys_without_a_place_are_told_when_a_picture_is_planned(
+    engine32: Engine, folder: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "part.safetensors"
+    state = load_file(folder / "crimson.safetensors")
+    save_file(state | {"bundle_emb.word.x": torch.ones(1, 4), "lora_unet_conv_in.alpha": torch.ones(1)}, path)
+    for _ in range(2):
+        (note,) = engine32.resolve(Recipe(prompt="a fox", adapters=(f"{path}:0.5",))).warnings
+        assert note.startswith(f"{path} is drawn with in part: 2 keys left (a textual inversion packed into the file; ")
+        assert "an alpha without weights" in note
+    assert engine32.resolve(Recipe(prompt="a fox", adapters=("crimson:0.5",))).warnings == ()
+
+
+def test_a_weight_that_is_not_said_is_1_but_for_the_style_of_a_recipe(engine32: Engine, folder: Path) -> None:
+    wishes: tuple[dict[str, Any], ...] = (
+        {"adapters": ("crimson",)},
+        {"prompt": "a fox <lora:crimson>"},
+        {"adapters": (CreativePipeline(engine=engine32).ref("crimson"),)},
+        {"style": "crimson", "adapters": ("crimson",)},
+    )
+    for wish in wishes:
+        filled = engine32.resolve(Recipe(**{"prompt": "a fox", **wish})).recipe
+        assert [ref.weight for ref in filled.adapters or () if ref.name == "crimson"] == [1.0], wish
+    assert card_weight(engine32) == 0.5
+
+
+def card_weight(engine: Engine) -> float:
+    filled = engine.resolve(Recipe(prompt="a fox", style="crimson")).recipe
+    return next(ref.weight for ref in filled.adapters or () if ref.name == "crimson")
 
 
 def test_tags_and_wildcards_are_recorded_as_drawn(engine32: Engine, folder: Path) -> None:
@@ -170,6 +217,16 @@ def test_a_region_changes_its_own_part_most(engine32: Engine, folder: Path) -> N
     assert change[:32].mean() > 3
 
 
+def test_styles_of_regions_are_read_ahead_too(engine32: Engine, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ahead: list[str] = []
+    monkeypatch.setattr(engine32.library.rows, "prefetch", lambda _, uses: ahead.extend(use.sha256 for use in uses))
+    job = engine32.resolve(Recipe(prompt="a fox", guidance=2.0, adapters=("crimson@left", "azure"), **SMALL))
+    engine32.cancel(engine32.submit(job.plan, job.recipe))
+    engine32.step()
+    refs = job.recipe.adapters or ()
+    assert len(refs) == 3 and set(ahead) == {ref.sha256 for ref in refs}
+
+
 def test_regions_that_cover_all_draw_nothing_about_them(engine32: Engine, folder: Path) -> None:
     stage = engine32.resolve(Recipe(prompt="a fox", adapters=("crimson@left", "azure@right"))).plan.stages[0]
     assert stage.combine.regions == ("left", "right")
@@ -244,10 +301,42 @@ def test_refs_are_read_from_text() -> None:
 
 def test_the_explorer_has_a_picture_for_each_style_and_weight(engine32: Engine, folder: Path) -> None:
     sheet = explore(engine32, "a {red|blue} fox", ["crimson", "azure"], [0, 0.5, 1], **SMALL)
-    assert sheet.width > 3 * 64 and sheet.height > 2 * 64
+    assert sheet.image.width > 3 * 64 and sheet.image.height > 2 * 64
+    assert sheet.warnings == ()
     for styles, weights in (([], [1]), (["crimson"], []), (["crimson"] * 65, [1])):
         with pytest.raises(RecipeError):
             explore(engine32, "a fox", styles, weights)
+
+
+def test_the_explorer_keeps_tags_and_tells_what_there_is_to_know(
+    engine32: Engine, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Recipe] = []
+    run = engine32.run
+    monkeypatch.setattr(engine32, "run", lambda jobs: drawn.extend(job.recipe for job in jobs) or run(jobs))
+    sheet = explore(
+        engine32, "a {red|blue} fox <lora:azure:0.9>", ["crimson"], [0, 1.6, 2], negative_prompt="x", **SMALL
+    )
+    for recipe, weight in zip(drawn, (0, 1.6, 2), strict=True):
+        refs = {ref.name: ref.weight for ref in recipe.adapters or ()}
+        assert refs == {"azure": 0.9, "crimson": weight, "lcm-lora-mini": 1.0}
+        assert recipe.prompt.startswith(("a red fox, azure painting", "a blue fox, azure painting"))
+    assert len({recipe.prompt.split(",")[0] for recipe in drawn}) == 1
+    unseen, mix = sheet.warnings
+    assert "negative prompt has no effect" in unseen
+    assert mix.startswith("crimson:1.6: ") and "lose what the prompt says" in mix
+
+
+def test_the_command_that_explores_prints_what_there_is_to_know(
+    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from laur.cli.app import run
+
+    small = ["--steps", "1", "--size", "64x64", "--seed", "3", "-o", str(tmp_path / "sheet.png")]
+    assert run(["explore", "a fox", "--styles", "crimson", "--weights", "3", *small]) == 0
+    out, err = capfd.readouterr()
+    assert "crimson:3: " in err and "lose what the prompt says" in err
+    assert out.strip() == str(tmp_path / "sheet.png")
 
 
 def test_the_gallery_shows_styles_and_says_what_cannot_be_drawn(engine32: Engine, folder: Path, tmp_path: Path) -> None:

@@ -52,7 +52,10 @@ def test_a_mix_is_told_of_beyond_the_limit(engine32: Engine, styles: list[str]) 
     (note,) = notes(engine32, f"{one}:1.2", f"{two}:1.2")
     assert "\n" not in note
     assert "1.7 times as much as the strongest of them alone" in note
-    assert "0.9 times their weights stays within" in note
+    assert "0.88 times their weights stays within" in note
+    assert notes(engine32, f"{one}:{1.2 * 0.88}", f"{two}:{1.2 * 0.88}") == (), "what is advised is within"
+    (note,) = notes(engine32, f"{one}:20", f"{two}:20")
+    assert "0.053 times their weights stays within" in note
     assert notes(engine32, f"{one}:1.2", f"{two}:1.2:unet=0.5") == ()
     assert notes(engine32, f"{one}:-1.4") == ()
     assert len(notes(engine32, f"{one}:-1.6")) == 1

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from laur.core.errors import AdapterError
 from laur.core.plan import AdapterUse
@@ -103,6 +104,45 @@ def test_every_style_that_ships_shares_batches(engine32: Engine) -> None:
         use = AdapterUse(sha256=library.adapter(name).sha256, weight=1.0)
         assert library.rows.pinned(checkpoint, (use,)) == (), name
         assert library.rows.row_set(checkpoint, (use,)) is not None, name
+
+
+def test_a_file_that_is_written_anew_is_read_anew(engine32: Engine, tmp_path: Path) -> None:
+    engine = Engine("mini", library=Library(choose("cpu", "float32")))
+    layers = engine32.library.layers(engine32.library.checkpoint("mini").key)
+    path, twin = tmp_path / "mine.safetensors", tmp_path / "twin.safetensors"
+
+    def found(name: Path) -> str:
+        ref = (engine.resolve(recipe((str(name), 1.0))).recipe.adapters or ())[-1]
+        assert ref.sha256
+        return ref.sha256
+
+    style(path, layers, 1)
+    twin.write_bytes(path.read_bytes())
+    first = found(path)
+    before = engine.resolve(recipe((str(path), 1.0)))
+    pixels = engine.pictures([before])[0].pixels
+    assert found(twin) == first
+    style(path, layers, 2)
+    second = found(path)
+    assert second == hashlib.sha256(path.read_bytes()).hexdigest() != first
+    assert psnr(engine.pictures([recipe((str(path), 1.0))])[0].pixels, pixels) < 40
+    assert psnr(engine.pictures([before])[0].pixels, pixels) >= 80, "what was planned is drawn as it was"
+    assert found(twin) == first
+    assert engine.library.by_content(first).deltas(layers), "from the twin, which still is what it was"
+    path.unlink()
+    assert found(path) == second, "what is in memory can be drawn with"
+
+
+def test_settings_beside_a_file_count_as_the_file(engine32: Engine, tmp_path: Path) -> None:
+    layers = engine32.library.layers(engine32.library.checkpoint("mini").key)
+    path, settings = tmp_path / "adapter_model.safetensors", tmp_path / "adapter_config.json"
+    style(path, layers, 1)
+    state = {f"base_model.model.{name.removeprefix('unet.')}": value for name, value in load_file(path).items()}
+    save_file(state, path)
+    settings.write_text('{"r": 4, "lora_alpha": 4}')
+    first = engine32.library.adapter(str(path)).sha256
+    settings.write_text('{"r": 4, "lora_alpha": 16}')
+    assert engine32.library.adapter(str(path)).sha256 != first
 
 
 def test_accelerators_and_dense_differences_are_merged(

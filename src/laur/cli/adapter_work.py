@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from laur.core.recipe import AdapterRef
+    from laur.optimize.base import Recommendation
     from laur.optimize.deltas import Delta
     from laur.optimize.lora_file import LoraFile
 
@@ -56,7 +58,7 @@ def convert(name: str, out: Path, *, format: str, model: str | None, precision: 
     from laur.optimize.write import save
 
     adapter = _lora(name)
-    deltas, layers = _deltas(adapter, model)
+    deltas, layers, warnings = _deltas(adapter, model)
     _write(
         save,
         out,
@@ -67,7 +69,7 @@ def convert(name: str, out: Path, *, format: str, model: str | None, precision: 
         recommends=adapter.recommends,
         precision=precision,
     )
-    return {"path": str(out), "layers": len(deltas), "format": format}
+    return {"path": str(out), "layers": len(deltas), "format": format, "warnings": warnings}
 
 
 def merge(
@@ -87,10 +89,15 @@ def merge(
 
     terms: list[tuple[Mapping[str, Delta], float]] = []
     layers: list[str] = []
+    added: list[LoraFile] = []
+    warnings: list[str] = []
     for ref in refs:
         if not ref.acts_everywhere:
             raise AdapterError(f"{ref.name} cannot be merged for a part of the run or of the picture; leave that out")
-        deltas, layers = _deltas(_lora(ref.name), model)
+        adapter = _lora(ref.name)
+        added += [adapter] if ref.weight > 0 else []
+        deltas, layers, left = _deltas(adapter, model)
+        warnings += left
         terms += by_weight(deltas, ref.weight, by_prefix(ref.by_block or {}, layers))
     summed = total(terms)
     if not summed:
@@ -100,8 +107,38 @@ def merge(
         summed, loss = rerank(summed, rank=rank)
         error = loss.error
     said = {"modelspec.title": out.stem, "laur.merged": ", ".join(map(_term, refs))}
-    _write(save, out, summed, format=format, model_layers=layers, metadata=said, precision=precision)
-    return {"path": str(out), "layers": len(summed), "ranks": ranks(summed), "relative_error": error}
+    recommends, notes = _recommended(added)
+    _write(
+        save,
+        out,
+        summed,
+        format=format,
+        model_layers=layers,
+        metadata=said,
+        recommends=recommends,
+        precision=precision,
+    )
+    facts = {"path": str(out), "layers": len(summed), "ranks": ranks(summed), "relative_error": error}
+    return {**facts, "warnings": [*dict.fromkeys(warnings), *notes]}
+
+
+def _recommended(adapters: Sequence[LoraFile]) -> tuple[Recommendation, list[str]]:
+    """How their sum is to be sampled, as its accelerator is, with what calls each of them; and what to tell."""
+    from dataclasses import replace
+
+    from laur.optimize.base import Recommendation
+
+    words = tuple(dict.fromkeys(word for adapter in adapters for word in adapter.recommends.trigger_words))
+    fast = [adapter for adapter in adapters if adapter.recommends.accelerates]
+    if not fast:
+        return Recommendation(trigger_words=words), []
+    ways = [replace(adapter.recommends, trigger_words=words) for adapter in fast]
+    if all(way == ways[0] for way in ways):
+        return ways[0], []
+    names = " and ".join(dict.fromkeys(adapter.name for adapter in fast))
+    return ways[0], [
+        f"{names} are accelerators that are sampled in different ways; the file says that of {fast[0].name}"
+    ]
 
 
 def _term(ref: AdapterRef) -> str:
@@ -120,19 +157,49 @@ def extract(
     text: bool,
     precision: str | None,
 ) -> dict[str, Any]:
-    """Write what a tuned checkpoint differs by from its base as a LoRA, with the error that it costs."""
+    """Write what a tuned checkpoint differs by from its base as a LoRA, with the error that it costs.
+
+    Also how much of the difference lies in parameters that a LoRA does not change, such as norms and biases.
+    """
     from laur.optimize.algebra import extract as difference
     from laur.optimize.algebra import ranks
     from laur.optimize.write import save
 
-    ours, theirs = _weights(tuned, text), _weights(base, text)
+    (ours, ours_left), (theirs, theirs_left) = _weights(tuned, text), _weights(base, text)
     deltas, loss = difference(ours, theirs, rank=rank, error=error)
+    outside = _differences(ours_left, theirs_left)
+    if not deltas and outside:
+        raise AdapterError(
+            f"{tuned} and {base} differ in {_named(outside)} alone, which a LoRA does not change; keep the whole model"
+        )
     if not deltas:
         raise AdapterError(f"{tuned} and {base} have the same weights; there is nothing to extract")
     said = {"modelspec.title": out.stem, "laur.extracted": f"{Path(tuned).stem} - {Path(base).stem}"}
     layers = [name.removesuffix(".weight") for name in theirs]
     _write(save, out, deltas, format=format, model_layers=layers, metadata=said, precision=precision)
-    return {"path": str(out), "layers": len(deltas), "ranks": ranks(deltas), "relative_error": loss.error}
+    facts = {"path": str(out), "layers": len(deltas), "ranks": ranks(deltas), "relative_error": loss.error}
+    share = math.hypot(*outside.values()) / math.hypot(*outside.values(), *loss.there.values())
+    told = (
+        f"{_named(outside)} differ too, which a LoRA does not change: {share:.2g} of the whole difference is left out"
+    )
+    return {**facts, "outside": list(outside), "outside_share": share, "warnings": [told] if outside else []}
+
+
+def _differences(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, float]:
+    """Norms of what differs, by name, largest first; of the whole where the other has no such parameter."""
+    found: dict[str, float] = {}
+    for name in {**theirs, **ours}:
+        one, other = ours.get(name), theirs.get(name)
+        if one is not None and other is not None and one.shape == other.shape:
+            found[name] = float((one.double() - other.double()).norm())
+        else:
+            found[name] = max(float(tensor.double().norm()) for tensor in (one, other) if tensor is not None)
+    return {name: norm for name, norm in sorted(found.items(), key=lambda pair: -pair[1]) if norm}
+
+
+def _named(parameters: Mapping[str, float]) -> str:
+    count, first = len(parameters), next(iter(parameters), "")
+    return first if count == 1 else f"{count} parameters (norms, biases, embeddings; most in {first})"
 
 
 def _file(name: str) -> Path:
@@ -143,23 +210,30 @@ def _file(name: str) -> Path:
 
 def _lora(name: str) -> LoraFile:
     from laur.optimize.catalogue import find
+    from laur.optimize.learned import LearnedWord
     from laur.optimize.lora_file import LoraFile
 
     adapter = find(name)
+    if isinstance(adapter, LearnedWord):
+        raise AdapterError(
+            f"{name} is a textual inversion, which changes no weights; say its word in the prompt: {adapter.word}"
+        )
     if not isinstance(adapter, LoraFile):
         raise AdapterError(f"adapter {name!r} is code, not a file; there are no weights in it to work with")
     return adapter
 
 
-def _deltas(adapter: LoraFile, model: str | None) -> tuple[Mapping[str, Delta], list[str]]:
+def _deltas(adapter: LoraFile, model: str | None) -> tuple[Mapping[str, Delta], list[str], list[str]]:
+    """What it changes, the model's layers, and what to tell of the rest of its file."""
     from laur.pipeline.architectures import layers_for
 
     _, layers = layers_for(adapter, model)
-    return adapter.deltas(layers), list(layers)
+    left = adapter.coverage(layers).rest
+    return adapter.deltas(layers), list(layers), [f"{adapter.path.name}: {left}"] if left else []
 
 
-def _weights(name: str, text: bool) -> dict[str, Tensor]:
-    """Of the layers that an adapter may change, by canonical parameter name."""
+def _weights(name: str, text: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Of the layers that a LoRA may change, and all other parameters, by canonical parameter name."""
     from laur.pipeline.loading.load import load
 
     loaded = load(name)
@@ -167,11 +241,13 @@ def _weights(name: str, text: bool) -> dict[str, Tensor]:
         "unet": loaded.unet(),
         **({p.name: p.model for p in loaded.text_parts()} if text else {}),
     }
-    return {
-        f"{prefix}.{layer}.weight": module.get_submodule(layer).weight.detach()
-        for prefix, module in modules.items()
-        for layer in _layers(module)
-    }
+    weights: dict[str, Tensor] = {}
+    others: dict[str, Tensor] = {}
+    for prefix, module in modules.items():
+        layers = {f"{layer}.weight" for layer in _layers(module)}
+        for parameter, tensor in module.named_parameters(remove_duplicate=False):
+            (weights if parameter in layers else others)[f"{prefix}.{parameter}"] = tensor.detach()
+    return weights, others
 
 
 def _layers(module: Any) -> list[str]:

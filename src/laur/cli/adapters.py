@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from laur.cli.console import NOTHING, console, show_table
+from laur.cli.console import NOTHING, console, show_table, warn
 from laur.cli.options import AsJson, number, whole
 
 adapters_app = typer.Typer(
@@ -140,6 +140,8 @@ def adapter_extract(
 
 
 def _report(facts: dict[str, Any], as_json: bool) -> None:
+    for text in facts.get("warnings", ()):
+        warn(text)
     if as_json:
         typer.echo(json.dumps(facts, ensure_ascii=False))
         return

@@ -38,14 +38,17 @@ def explore(
     given = {"steps": steps, "guidance": guidance, "width": width, "height": height}
     fields = {name: value for name, value in given.items() if value is not None}
     names, numbers = [name.strip() for name in styles.split(",") if name.strip()], _numbers(weights)
+    from laur.cli.console import warn
     from laur.pipeline.creative import explore as draw
     from laur.pipeline.engine import Engine
     from laur.utils.files import atomic_write
 
     engine = Engine(model or "mini", device=device, dtype=dtype)
     sheet = draw(engine, prompt, names, numbers, seed=seed, **fields)
+    for text in sheet.warnings:
+        warn(text)
     buffer = io.BytesIO()
-    sheet.save(buffer, "PNG" if out.suffix.lower() != ".jpg" else "JPEG")
+    sheet.image.save(buffer, "PNG" if out.suffix.lower() != ".jpg" else "JPEG")
     out.parent.mkdir(parents=True, exist_ok=True)
     typer.echo(str(atomic_write(out, buffer.getvalue())))
 

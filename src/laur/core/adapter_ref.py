@@ -43,6 +43,7 @@ class AdapterRef:
 
     name: str
     weight: float = 1.0
+    """1 unless it is said: a card's weight holds where its style is asked for as `Recipe.style`."""
     sha256: str | None = None
     """Filled in when resolved; from then on the content is what counts."""
     steps: tuple[float, float] | None = None

@@ -32,6 +32,13 @@ TRAINED_ON = 1000
 """Timesteps of the models that all of them were made for."""
 _STEPS = re.compile(r"(?<![0-9])(\d{1,2})[-_ ]?steps?(?![a-z])", re.IGNORECASE)
 
+_BESIDE = re.compile(
+    r"(?<![a-z])(?:for|with|without|supports?|no|not)[-_ ]+[^-_ ]+"
+    r"|[^-_ ]+[-_ ](?:compatible|friendly|ready|supported)(?![a-z])",
+    re.IGNORECASE,
+)
+"""What a title says that a file goes with: "for LCM", "works with TCD", "LCM compatible"."""
+
 
 @dataclass(frozen=True, slots=True)
 class Card:
@@ -47,8 +54,11 @@ class Card:
 
 
 def recognise(titles: Iterable[str]) -> tuple[Card, Recommendation] | None:
-    """The accelerator that one of these titles (file names, metadata) names, and how it is to be sampled."""
-    titles = list(titles)
+    """The accelerator that one of these titles (file names, metadata) names, and how it is to be sampled.
+
+    A title that names it as what something else is for, or goes with, is no accelerator's.
+    """
+    titles = [_BESIDE.sub(" ", title) for title in titles]
     for card in CARDS:
         for title in titles:
             if card.pattern.search(title):

@@ -90,10 +90,17 @@ def rerank(deltas: Deltas, *, rank: int | None = None, error: float | None = Non
             continue
         _require_linear(name, delta)
         shape = tuple(side or 0 for side in delta.made_for)
-        u, s, v = _decomposed_product(delta) if isinstance(delta, LowRank) else _decomposed(matrix(name, delta), rank)
-        keep = _kept(s, rank, error)
-        found[name] = _from_svd(u, s, v, keep, shape)
-        lost[name], there[name] = float(s[keep:].norm()), float(s.norm())
+        if isinstance(delta, LowRank):
+            u, s, v = _decomposed_product(delta)
+            keep = _kept(s, rank, error)
+            found[name] = _from_svd(u, s, v, keep, shape)
+            lost[name], there[name] = _norm(s[keep:]), _norm(s)
+        else:
+            whole = matrix(name, delta)
+            u, s, v = _decomposed(whole, rank)
+            kept = _from_svd(u, s, v, _kept(s, rank, error), shape)
+            # of the whole: a random projection gives no more singular values than were asked for
+            found[name], lost[name], there[name] = kept, _norm(kept.apply(whole, -1.0)), _norm(whole)
     return found, Loss(lost, there)
 
 
@@ -133,9 +140,9 @@ def extract(
         layer = name.removesuffix(".weight")
         u, s, v = _decomposed(difference, rank)
         kept = _from_svd(u, s, v, _kept(s, rank, error), tuple(tensor.shape))
-        found[layer], there[layer] = kept, float(difference.norm())
+        found[layer], there[layer] = kept, _norm(difference)
         # of what is stored, not of what the decomposition promises
-        lost[layer] = float(kept.apply(difference, -1.0).norm())
+        lost[layer] = _norm(kept.apply(difference, -1.0))
     return found, Loss(lost, there)
 
 
@@ -273,6 +280,10 @@ def _from_svd(u: Tensor, s: Tensor, v: Tensor, keep: int, shape: tuple[int, ...]
     roots = s[:keep].sqrt()
     up, down = (u[:, :keep] * roots).float(), (roots[:, None] * v[:keep]).float()
     return _low_rank(up.contiguous(), down.contiguous(), shape)
+
+
+def _norm(tensor: Tensor) -> float:
+    return float(torch.linalg.vector_norm(tensor, dtype=torch.float64))
 
 
 def _sides(tensor: Tensor) -> str:

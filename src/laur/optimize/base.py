@@ -31,7 +31,6 @@ class Recommendation:
     """DDIM's eta, TCD's gamma, or what LCM ends with."""
     trailing: bool = False
     """Whether its steps, however many, end each equal part of the schedule: 999, 749, 499, 249 for 4 of 1000."""
-    weight: float = 1.0
     trigger_words: tuple[str, ...] = ()
     accelerates: bool = False
     """Whether it makes a model a consistency model, to be sampled in 1 to 8 steps."""

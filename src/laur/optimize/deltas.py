@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
 from laur.core.errors import MismatchError
 from laur.optimize.layers import LayerShape, Shape, fits, shape_message
+
+Weighting: TypeAlias = Literal["peft", "lycoris"]
+"""Whose DoRA: what its weight means."""
 
 
 class Delta(ABC):
@@ -200,7 +203,7 @@ class DoRA(Delta):
     """m: (out,) or (in,)."""
     axis: int = 0
     """Whose norms: 0 of output channels, 1 of input channels."""
-    weighting: Literal["peft", "lycoris"] = "peft"
+    weighting: Weighting = "peft"
 
     @property
     def nbytes(self) -> int:

@@ -10,14 +10,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from laur.core.errors import AdapterError
 from laur.optimize.kinds import BIASES, SMALL, Form, form
 from laur.optimize.layers import LayerShape, Shape
 from laur.optimize.matching import require_match
-from laur.optimize.names import Key, LayerIndex, other_kind, parse
+from laur.optimize.names import Key, LayerIndex, layout, other_kind, parse
 from laur.optimize.safetensors_file import Header
 from laur.optimize.scales import peft_rank, peft_scale
 
@@ -49,10 +49,14 @@ class Coverage:
         """Number of placed layers by component."""
         return Counter(name.partition(".")[0] for name in self.placed)
 
+    @property
+    def rest(self) -> str:
+        """How many keys are left and why, in words; empty for none."""
+        count, reasons = len(self.left), sorted(set(self.left.values()))
+        return f"{count} {'key' if count == 1 else 'keys'} left ({'; '.join(reasons)})" if count else ""
+
     def __str__(self) -> str:
-        reasons = sorted(set(self.left.values()))
-        rest = f"; {len(self.left)} keys left ({'; '.join(reasons)})" if self.left else ""
-        return f"{len(self.placed)} layers placed{rest}"
+        return f"{len(self.placed)} layers placed{f'; {self.rest}' if self.left else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +118,8 @@ def place(source: str, header: Header, layers: Mapping[str, LayerShape]) -> tupl
     """Each of the file's layers by canonical name. Raises AdapterError or MismatchError; reads no weights."""
     found, left = parts(source, header)
     index = LayerIndex(layers)
+    if layout(header.tensors) == "PEFT":
+        found = _of_encoder(found, index, layers)
     hits: list[tuple[bool, str, Part]] = []
     missing: list[Part] = []
     for part in found:
@@ -143,6 +149,26 @@ def place(source: str, header: Header, layers: Mapping[str, LayerShape]) -> tupl
         for role, key in part.files.items()
     }
     return placed, Coverage(tuple(placed), left, keys, Counter(part.kind for part in placed.values()))
+
+
+def _of_encoder(found: list[Part], index: LayerIndex, layers: Mapping[str, LayerShape]) -> list[Part]:
+    """PEFT's names do not say which of two text encoders a file is for: it is the one that its shapes fit."""
+    text = [part for part in found if part.key.component == "text_encoder"]
+
+    def fitting(component: str) -> int:
+        if component not in index:
+            return 0
+        hits = [(part, index.find(replace(part.key, component=component))) for part in text]
+        return sum(hit is not None and part.form.fits(layers[hit[0]]) for part, hit in hits)
+
+    if fitting("text_encoder_2") <= fitting("text_encoder"):
+        return found
+    return [
+        replace(part, key=replace(part.key, component="text_encoder_2"))
+        if part.key.component == "text_encoder"
+        else part
+        for part in found
+    ]
 
 
 def build(

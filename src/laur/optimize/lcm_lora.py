@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +17,8 @@ __all__ = ["LCM_LORA", "RECOMMENDS", "from_json", "recommendation"]
 
 RECOMMENDS = "laur.recommends"
 """Metadata key under which a LoRA file carries its Recommendation as JSON."""
-_TITLES = ("modelspec.title", "modelspec.tags", "ss_output_name", "ss_training_comment")
+_TITLES = ("modelspec.title", "ss_output_name")
+"""What a file is called. Tags and comments say what it goes with as often as what it is."""
 _GENERIC = re.compile(r"(pytorch_lora_weights|adapter_model)\b.*")
 """File names that say nothing; then the folder's name is asked."""
 
@@ -29,7 +31,7 @@ def recommendation(name: str, path: Path, metadata: Mapping[str, str]) -> Recomm
     titles = [name, path.parent.name if _GENERIC.fullmatch(path.name) else path.stem]
     titles += [metadata[key] for key in _TITLES if key in metadata]
     if found := recognise(titles):
-        return found[1]
+        return replace(found[1], trigger_words=words)
     return Recommendation(trigger_words=words)
 
 
@@ -61,7 +63,6 @@ _CASTS: dict[str, Any] = {
     "timesteps": _whole_numbers,
     "eta": float,
     "trailing": bool,
-    "weight": float,
     "trigger_words": _words,
     "accelerates": bool,
 }

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from laur.core.errors import AdapterError
 from laur.optimize.base import BaseAdapter
+from laur.optimize.safetensors_file import Written
 from laur.optimize.textual import TextualInversion, is_textual
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class LearnedWord(BaseAdapter):
     def __init__(self, path: Path, name: str | None = None) -> None:
         self.path = path
         self.name = name or path.stem
-        self._file = _state(path)
+        self.written = Written.of(path)
         self.inversion = TextualInversion(path)
 
     @property
@@ -37,7 +38,7 @@ class LearnedWord(BaseAdapter):
     @property
     def is_there(self) -> bool:
         """Whether its file is where it was and has not been written since, so that the vectors can be read."""
-        return self._file == _state(self.path)
+        return self.written.same
 
     @property
     def sha256(self) -> str:
@@ -47,14 +48,6 @@ class LearnedWord(BaseAdapter):
     def check(self, layers: Mapping[str, LayerShape]) -> None:
         """Raise MismatchError if it was made for other text encoders."""
         self.inversion.check(widths(layers))
-
-
-def _state(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size
 
 
 def widths(layers: Mapping[str, LayerShape]) -> dict[str, int]:

@@ -18,12 +18,12 @@ from laur.optimize.kinds import SMALL
 from laur.optimize.layers import FAMILIES, LayerShape
 from laur.optimize.lcm_lora import recommendation
 from laur.optimize.matching import made_for_width
-from laur.optimize.safetensors_file import file_sha256, read_header, read_tensors
-from laur.optimize.scales import peft_settings
+from laur.optimize.safetensors_file import Written, file_sha256, read_header, read_tensors
+from laur.optimize.scales import PEFT_CONFIG, dora_weighting, for_encoders, peft_settings, with_weighting
 from laur.utils.hashes import tensors_sha256
 
 if TYPE_CHECKING:
-    from laur.optimize.deltas import Delta
+    from laur.optimize.deltas import Delta, Weighting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,10 +62,12 @@ class LoraFile(BaseAdapter):
     def __init__(self, path: Path, name: str | None = None) -> None:
         self.path = path
         self.name = name or path.stem
+        self.written = Written.of(path, path.with_name(PEFT_CONFIG))
         self._header = read_header(path)
         self._parts, self._left = parts(path.name, self._header)
         self._layout = names.layout(self._header.tensors)
         self._settings = peft_settings(path, self._header.metadata, self._layout)
+        self._weighting: Weighting | None = dora_weighting(self._header.metadata, path.name)
         self.recommends = recommendation(self.name, path, self._header.metadata)
 
     @cached_property
@@ -133,4 +135,6 @@ class LoraFile(BaseAdapter):
         placed, _ = place(self.path.name, self._header, layers)
         if not placed:
             return {}
-        return build(self.path.name, placed, read_tensors(self.path, self._file_sha256), self._settings, layers)
+        settings = for_encoders(self._settings) if self._layout == "PEFT" else self._settings
+        found = build(self.path.name, placed, read_tensors(self.path, self._file_sha256), settings, layers)
+        return with_weighting(found, self._weighting)

@@ -23,10 +23,13 @@ _COMPONENTS = {
     "unet.": "unet",
     "text_encoder.": "text_encoder",
     "text_encoder_2.": "text_encoder_2",
-    "base_model.model.": "unet",
+    "base_model.model.": "unet",  # or a text encoder's, see _CLIP
     "diffusion_model.": "unet",
 }
 """By prefix; names without any are the UNet's, as in the first diffusers files."""
+_PEFT = "base_model.model."
+_CLIP = re.compile(r"(text_model\.)?encoder\.layers\.|text_projection\b")
+"""How layers of a text encoder begin, which PEFT names from the encoder itself."""
 
 _WEIGHTS = re.compile(
     r"(?P<layer>.+?)"
@@ -81,7 +84,8 @@ def parse(key: str) -> Key | None:
     name, role = found[0].replace(".processor.", "."), found[1]
     for prefix, component in _COMPONENTS.items():
         if name.startswith(prefix):
-            return Key(component, name.removeprefix(prefix), role)
+            layer = name.removeprefix(prefix)
+            return Key("text_encoder" if prefix == _PEFT and _CLIP.match(layer) else component, layer, role)
     return Key("unet", name, role)
 
 
@@ -111,7 +115,7 @@ def layout(keys: Iterable[str]) -> str:
     keys = list(keys)
     if any(key.startswith(("lora_", "lycoris_")) for key in keys):
         return "kohya"
-    return "PEFT" if any(key.startswith("base_model.model.") for key in keys) else "diffusers"
+    return "PEFT" if any(key.startswith(_PEFT) for key in keys) else "diffusers"
 
 
 class LayerIndex:

@@ -7,6 +7,7 @@ its weights are read.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,38 @@ from laur.utils.safetensors_header import PICKLES, Header, TensorInfo, WeightsFi
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["PICKLES", "Header", "TensorInfo", "file_sha256", "read_header", "read_tensors"]
+__all__ = ["PICKLES", "Header", "TensorInfo", "Written", "file_sha256", "read_header", "read_tensors"]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """When files were written last, and how long they are: to know later whether they are as they were."""
+
+    files: tuple[tuple[Path, tuple[int, int] | None], ...]
+    """Each with its time in nanoseconds and its bytes; None where it is not there."""
+
+    @classmethod
+    def of(cls, *paths: Path) -> Written:
+        """As they are now: ask before they are read."""
+        return cls(tuple((path, _state(path)) for path in paths))
+
+    @property
+    def same(self) -> bool:
+        """Whether all are where they were and have not been written since."""
+        return all(_state(path) == state for path, state in self.files)
+
+    @property
+    def anew(self) -> bool:
+        """Whether one has been written since; what is only gone has not."""
+        return any((now := _state(path)) is not None and now != state for path, state in self.files)
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
 
 
 def read_header(path: Path) -> Header:

@@ -10,13 +10,19 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from laur.core.errors import AdapterError
 from laur.optimize.names import Key
 
+if TYPE_CHECKING:
+    from laur.optimize.deltas import Delta, Weighting
+
 DIFFUSERS_METADATA = "lora_adapter_metadata"
+DORA = "laur.dora"
+"""Metadata key: whose DoRA a file holds, PEFT's or LyCORIS's, where its layout would say the other's."""
 PEFT_CONFIG = "adapter_config.json"
 
 
@@ -34,6 +40,33 @@ def peft_settings(path: Path, metadata: Mapping[str, str], layout: str) -> dict[
     if DIFFUSERS_METADATA in metadata:
         return _object(metadata[DIFFUSERS_METADATA], f"the metadata of {path.name}")
     return {}
+
+
+def for_encoders(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings beside a file, for a text encoder's too: they are of one network, and do not say of which."""
+    own = {name.removeprefix("unet."): value for name, value in settings.items()}
+    return {f"{part}.{key}": value for part in ("unet", "text_encoder", "text_encoder_2") for key, value in own.items()}
+
+
+def dora_weighting(metadata: Mapping[str, str], source: str) -> Weighting | None:
+    """What the weight of a file's DoRA means, where its metadata say so. Raises AdapterError for other words."""
+    match metadata.get(DORA):
+        case None | "peft" | "lycoris" as found:
+            return found
+        case _:
+            raise AdapterError(f"the metadata {DORA!r} of {source} must be peft or lycoris; remove or correct it")
+
+
+def with_weighting(deltas: Mapping[str, Delta], weighting: Weighting | None) -> Mapping[str, Delta]:
+    """The same deltas, DoRA's weight taken so; None leaves it as the layout has it."""
+    from laur.optimize.deltas import DoRA
+
+    if weighting is None:
+        return deltas
+    return {
+        name: replace(delta, weighting=weighting) if isinstance(delta, DoRA) else delta
+        for name, delta in deltas.items()
+    }
 
 
 def peft_scale(settings: Mapping[str, Any], key: Key, rank: int) -> float:

@@ -20,7 +20,7 @@ import torch
 from laur.core.errors import AdapterError
 from laur.optimize.deltas import Delta, Dense, DoRA, Kronecker, LowRank, Scale
 from laur.optimize.lcm_lora import RECOMMENDS
-from laur.optimize.scales import DIFFUSERS_METADATA
+from laur.optimize.scales import DIFFUSERS_METADATA, DORA
 from laur.optimize.sgm import sgm_names
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("diffusers", "kohya")
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_DORA_OF = {"diffusers": "peft", "kohya": "lycoris"}
 _BIAS = ".bias"
 
 
@@ -54,7 +55,7 @@ def save(
     from laur.utils.files import atomic_write
 
     found, own = tensors(deltas, format=format, model_layers=model_layers, precision=precision)
-    kept = {key: value for key, value in (metadata or {}).items() if key != DIFFUSERS_METADATA}
+    kept = {key: value for key, value in (metadata or {}).items() if key not in {DIFFUSERS_METADATA, DORA}}
     kept |= {"format": "pt", **own}
     if recommends is not None and (said := _plain(recommends)):
         kept[RECOMMENDS] = json.dumps(said, sort_keys=True)
@@ -87,7 +88,17 @@ def tensors(
         names = _kohya_names(layers, model_layers)
         found = {f"{names[p[0]]}.{role}": t for p in pairs for role, t in _in_kohya(*p).items()}
         metadata = {}
+    metadata |= _dora_metadata(deltas, format)
     return {key: _stored(key, tensor, precision) for key, tensor in found.items()}, metadata
+
+
+def _dora_metadata(deltas: Mapping[str, Delta], format: str) -> dict[str, str]:
+    """Whose DoRA it is, where readers of the layout would take it for the other's."""
+    meant = {delta.weighting for delta in deltas.values() if isinstance(delta, DoRA)}
+    if len(meant) > 1:
+        raise AdapterError("one file cannot hold PEFT's DoRA and LyCORIS's, whose weights differ; write two")
+    odd = meant - {_DORA_OF[format]}
+    return {DORA: odd.pop()} if odd else {}
 
 
 def exact_alpha(scale: float, rank: int) -> Tensor:

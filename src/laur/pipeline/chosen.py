@@ -56,8 +56,9 @@ def choose(recipe: Recipe, tagged: tuple[AdapterRef, ...], checkpoint: Checkpoin
     wants = recipe.sampler is None or recipe.sampler in DISTILLED
     if wants and not finder.accelerates and not recorded and recipe.adapters != ():
         finder.put_first([AdapterRef(name=name) for name in checkpoint.defaults.adapters])
-    for _, adapter in finder.found:
-        library.require_fit(checkpoint.key, adapter)
+    for ref, adapter in finder.found:
+        if left := library.require_fit(checkpoint.key, adapter):
+            finder.notes.append(f"{ref.name} is drawn with in part: {left}; see: laur adapters inspect")
     filled = recorded and all(ref.sha256 for ref in recipe.adapters or ())
     if recipe.balance is not None and not (filled and len(finder.found) == len(recipe.adapters or ())):
         finder.balance()  # also where another style has taken the place of a filled recipe's

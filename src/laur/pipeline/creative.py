@@ -12,19 +12,21 @@ Styles are mixed by weight, follow each other over the steps of the run, or shar
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from laur.core.errors import RecipeError
 from laur.core.recipe import AdapterRef, Recipe
+from laur.pipeline.chosen import spoken
 from laur.pipeline.standard import Result, StandardPipeline
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from laur.pipeline.engine import Engine
+    from laur.pipeline.resolve import Resolved
 
 STYLES_LIMIT = 64
 """Pictures on a side of an explorer's sheet."""
@@ -45,6 +47,18 @@ class Use:
     """Factors of the weight by block, such as {"mid": 0.5}."""
     phases: tuple[tuple[float, float], ...] | None = None
     """Factors of the weight over the run: ((0, 0.2), (0.5, 1)) is a fifth of it at first and all from half on."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Explored:
+    """An explorer's sheet, and what to know of its pictures."""
+
+    image: Image
+    warnings: tuple[str, ...] = ()
+
+    def save(self, path: str | Path) -> None:
+        """Write the sheet, in the format that the file's name ends in."""
+        self.image.save(path)
 
 
 class CreativePipeline(StandardPipeline):
@@ -94,10 +108,11 @@ def explore(
     *,
     seed: int | None = None,
     **fields: Any,
-) -> Image:
+) -> Explored:
     """One sheet: a row for each style, a column for each weight, all from one seed.
 
-    `fields` are those of a Recipe. Errors: RecipeError and the other LaurErrors.
+    `fields` are those of a Recipe; they and <lora:…> tags of the prompt hold for every picture. Errors: RecipeError and
+    the other LaurErrors.
     """
     from laur.utils.sheet import contact_sheet
 
@@ -106,14 +121,25 @@ def explore(
     for what, values in (("styles", styles), ("weights", weights)):
         if len(values) > STYLES_LIMIT:
             raise RecipeError(f"{len(values)} {what} are too many for one sheet; at most {STYLES_LIMIT}")
-    first = engine.resolve(Recipe(prompt=prompt, seed=seed, **fields)).recipe
-    base = Recipe(prompt=first.prompt, seed=first.seed, **fields)  # the same words in every picture
-    own = base.adapters or ()
-    recipes = [
-        base.replace(adapters=(*own, AdapterRef(name=style, weight=weight))) for style in styles for weight in weights
+    said, tagged = spoken(Recipe(prompt=prompt, seed=seed, **fields))  # the same words and seed in every picture
+    own = (*(said.adapters or ()), *tagged)
+    jobs = [
+        [engine.resolve(said.replace(adapters=(*own, AdapterRef(name=style, weight=weight)))) for weight in weights]
+        for style in styles
     ]
-    images = engine.run(recipes)
+    images = engine.run([job for row in jobs for job in row])
     rows = [images[start : start + len(weights)] for start in range(0, len(images), len(weights))]
-    title = f"{first.prompt} · seed {first.seed} · {first.steps} steps"
+    title = f"{said.prompt} · seed {said.seed} · {jobs[0][0].recipe.steps} steps"
     columns = [f"{weight:g}" for weight in weights]
-    return contact_sheet(rows, row_labels=list(styles), column_labels=columns, title=title)
+    sheet = contact_sheet(rows, row_labels=list(styles), column_labels=columns, title=title)
+    told = [note for row in jobs for job in row for note in job.warnings]
+    told += [note for style, row in zip(styles, jobs, strict=True) for note in _mix(engine, style, weights, row)]
+    return Explored(sheet, tuple(dict.fromkeys(told)))
+
+
+def _mix(engine: Engine, style: str, weights: Sequence[float], row: Sequence[Resolved]) -> Iterator[str]:
+    """What to know of a style's mixes; once for it, at the weight nearest to none."""
+    for weight, job in sorted(zip(weights, row, strict=True), key=lambda pair: abs(pair[0])):
+        if notes := engine.notes(job.plan):
+            yield f"{style}:{weight:g}: {notes[0]}"
+            return

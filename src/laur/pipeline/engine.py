@@ -18,6 +18,7 @@ from laur.core.recipe import DEFAULT_CHECKPOINT, Recipe
 from laur.pipeline import memory
 from laur.pipeline.device import choose
 from laur.pipeline.events import END, Admitted, Call, Cancelled, Done, Event, Failed, Progress, Ticket
+from laur.pipeline.foresight import foresee
 from laur.pipeline.lanes import Lanes, RowCap
 from laur.pipeline.library import Library
 from laur.pipeline.regions import predict
@@ -98,8 +99,7 @@ class Engine:
         """
         self._numbers += 1
         ticket = Ticket(self._numbers, plan, recipe, owner)
-        for stage in plan.stages:
-            self.library.rows.prefetch(stage.checkpoint, stage.adapters)
+        foresee(self.library, plan)
         self._queue.append(ticket)  # last: a ticket that nobody gets must not be drawn
         return ticket
 

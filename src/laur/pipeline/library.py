@@ -86,7 +86,7 @@ class Library:
         self._loaded: dict[str, LoadedCheckpoint] = {}
         self._denoisers: Kept[TorchDenoiser] = Kept(denoisers, self.budget, denoiser_bytes)
         self._layers: dict[str, dict[str, LayerShape]] = {}
-        self._fitting: set[tuple[str, str]] = set()
+        self._fitting: dict[tuple[str, str], str] = {}
         self._decoders: dict[str, TorchDecoder] = {}
         self._previews: dict[str, LatentToRGB] = {}
         self._plain = plain
@@ -145,11 +145,22 @@ class Library:
             self._layers[checkpoint] = layers
         return self._layers[checkpoint]
 
-    def require_fit(self, checkpoint: str, adapter: BaseAdapter) -> None:
-        """Raise MismatchError where the adapter was made for another architecture; looked at once for each pair."""
-        if (checkpoint, adapter.sha256) not in self._fitting:
-            adapter.check(self.layers(checkpoint))
-            self._fitting.add((checkpoint, adapter.sha256))
+    def require_fit(self, checkpoint: str, adapter: BaseAdapter) -> str:
+        """Raise MismatchError where the adapter was made for another architecture; looked at once for each pair.
+
+        Gives how much of its file has no place in the checkpoint, and why, in words; empty for nothing.
+        """
+        key = (checkpoint, adapter.sha256)
+        if key not in self._fitting:
+            from laur.optimize.lora_file import LoraFile
+
+            layers = self.layers(checkpoint)
+            if isinstance(adapter, LoraFile):
+                self._fitting[key] = adapter.coverage(layers).rest
+            else:
+                adapter.check(layers)
+                self._fitting[key] = ""
+        return self._fitting[key]
 
     def encoder(self, checkpoint: str, uses: Uses) -> TextEncoder:
         """The checkpoint's text encoder, with what the adapters change in it and the words that they bring."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -118,5 +119,11 @@ def _told(strength: Strength, times: float) -> str:
     return (
         f"these adapters together change the weights {times:.2g} times as much as the strongest of them alone (most: "
         f"{most:.2g} of its size in {worst}), and beyond {LIMIT:g} times pictures lose what the prompt says; "
-        f"{LIMIT / times:.1g} times their weights stays within"
+        f"{_rounded_down(LIMIT / times)} times their weights stays within"
     )
+
+
+def _rounded_down(value: float) -> str:
+    """To two digits: what is advised must not lie beyond the limit itself."""
+    step = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return f"{math.floor(value / step) * step:.2g}"

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from laur.core.errors import NotFoundError
 
 if TYPE_CHECKING:
     from laur.optimize import BaseAdapter
+    from laur.optimize.safetensors_file import Written
     from laur.utils.budget import Budget
 
 _HEADER = 2048
 """Bytes that an open file's header takes, as Python objects, for each layer; estimated."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Meant:
+    """What a name was found to mean."""
+
+    source: object
+    """What is registered under it."""
+    sha256: str
+    file: Written | None
+    """None for what is no file."""
 
 
 class Shelf:
@@ -19,25 +32,31 @@ class Shelf:
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
-        self._names: dict[str, tuple[object, str]] = {}
+        self._names: dict[str, _Meant] = {}
         self.adapters: dict[str, BaseAdapter] = {}
         self._where: dict[str, str] = {}
 
     def named(self, name: str) -> BaseAdapter:
-        """The adapter of that name or file, found anew where another has been registered under the name since."""
+        """The adapter of that name or file, found anew where another has been registered or written there since."""
         from laur.optimize import ADAPTERS
 
         known = self._names.get(name)
-        if known is not None and known[0] is ADAPTERS.source(name) and (kept := self._kept(known[1])) is not None:
-            self._budget.touch(("adapter", known[1]))
-            return kept
+        if known is not None and known.source is ADAPTERS.source(name) and not (known.file and known.file.anew):
+            kept = self._kept(known.sha256)
+            if kept is not None:
+                self._budget.touch(("adapter", known.sha256))
+                return kept
         from laur.optimize.catalogue import find
+        from laur.optimize.learned import LearnedWord
+        from laur.optimize.lora_file import LoraFile
 
         adapter = find(name)
         sha256 = adapter.sha256
+        # of the file that was looked into, which need not be the one that is kept: two may hold the same
+        file = adapter.written if isinstance(adapter, LoraFile | LearnedWord) else None
+        self._names[name] = _Meant(ADAPTERS.source(name), sha256, file)
         adapter = self._kept(sha256) or adapter
         self.adapters[sha256] = adapter
-        self._names[name] = ADAPTERS.source(name), sha256
         self._charge(adapter, sha256, name)
         return adapter
 
@@ -54,9 +73,11 @@ class Shelf:
     def _kept(self, sha256: str) -> BaseAdapter | None:
         """What is here of that content, if it can still be read: a word is when it is said."""
         from laur.optimize.learned import LearnedWord
+        from laur.optimize.lora_file import LoraFile
 
         adapter = self.adapters.get(sha256)
-        return None if isinstance(adapter, LearnedWord) and not adapter.is_there else adapter
+        gone = isinstance(adapter, LearnedWord) and not adapter.is_there
+        return None if gone or (isinstance(adapter, LoraFile) and adapter.written.anew) else adapter
 
     def _charge(self, adapter: BaseAdapter, sha256: str, name: str) -> None:
         from laur.optimize.lora_file import LoraFile

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 @dataclass(slots=True)
 class _Held:
     nbytes: int
-    drop: Callable[[], None]
+    drop: Callable[[], object]
 
 
 class Budget:
@@ -50,7 +50,7 @@ class Budget:
     def __contains__(self, key: object) -> bool:
         return key in self._held
 
-    def hold(self, key: Hashable, nbytes: int, drop: Callable[[], None]) -> None:
+    def hold(self, key: Hashable, nbytes: int, drop: Callable[[], object]) -> None:
         """Count an entry, or its new size, as the one used last; others leave to make room for it."""
         with self._lock:
             before = self._held.pop(key, None)

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -64,6 +65,7 @@ class Autoencoding:
     """The objective."""
 
     held_out = False
+    inputs: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, loaded: LoadedCheckpoint, vae: Any, options: VaeOptions, former: Any = None) -> None:
         self.model: nn.Module = vae
@@ -77,7 +79,8 @@ class Autoencoding:
         self._learns_encoder = learns
         self._before: Any = None
         if learns and options.keep:
-            self._before = copy.deepcopy(former if former is not None else vae).requires_grad_(False).eval()
+            parameter = next(vae.parameters())
+            self._before = copy.deepcopy(former or vae).to(parameter.device, torch.float32).requires_grad_(False).eval()
         self._vgg: Vgg | None = None
         if options.perceptual > 0:
             self._vgg = Vgg(options.perceptual_weights).to(next(vae.parameters()).device)
@@ -183,18 +186,21 @@ def build(options: VaeOptions, loaded: LoadedCheckpoint, device: torch.device) -
         raise TrainingError(f"crop is {options.crop}; it must be a multiple of {loaded.info.downscale}")
     if options.former and not options.keep:
         raise TrainingError("objective.former names whose latents are held; set objective.keep too")
-    former = _former_vae(options.former, loaded, device) if options.former else None
+    former = _former(options.former, loaded) if options.former else None
     vae = copy.deepcopy(loaded.vae()).to(device, torch.float32)
     if options.scratch:
         vae = type(vae).from_config(dict(vae.config)).to(device)
-    return Autoencoding(loaded, vae.to(memory_format=torch.channels_last), options, former)
+    objective = Autoencoding(loaded, vae.to(memory_format=torch.channels_last), options, former and former.vae())
+    if former is not None:
+        objective.inputs = {"objective.former": former.info.key}
+    return objective
 
 
-def _former_vae(name: str, loaded: LoadedCheckpoint, device: torch.device) -> Any:
+def _former(name: str, loaded: LoadedCheckpoint) -> LoadedCheckpoint:
     from laur.pipeline.loading.load import load
 
     former = load(name)
     same = (former.info.latent_channels, former.info.downscale) == (loaded.info.latent_channels, loaded.info.downscale)
     if not same:
         raise TrainingError(f"the latents of {name} have another shape; objective.former names one of the same kind")
-    return former.vae().to(device, torch.float32).to(memory_format=torch.channels_last)
+    return former

@@ -7,6 +7,7 @@ computing it about 2 ms.
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -46,12 +47,17 @@ class _Entry:
 
 
 class ContextCache:
-    """Keys and values of recent texts, bounded in bytes."""
+    """Keys and values of recent texts, bounded in bytes.
+
+    One thread asks. With a shared budget any thread may make entries leave: the one that reads adapters ahead, say.
+    """
 
     def __init__(self, project: Project, limit: int = 128 << 20) -> None:
         """`limit` is in bytes."""
         self._project, self._limit, self._size = project, limit, 0
         self._budget: Budget | None = None
+        self._lock = threading.Lock()
+        """Of the entries and their size; never held while the budget is called."""
         self._entries: OrderedDict[_Key, _Entry] = OrderedDict()
         self._batches: OrderedDict[tuple[int, ...], tuple[list[_Entry], list[KeyValue]]] = OrderedDict()
 
@@ -64,7 +70,9 @@ class ContextCache:
 
     def clear(self) -> None:
         """The weights changed: nothing here is true any more."""
-        for key in list(self._entries):
+        with self._lock:
+            keys = list(self._entries)
+        for key in keys:
             self._let_go(key)
         self._batches.clear()
 
@@ -95,23 +103,33 @@ class ContextCache:
         key = tuple(row.shape), float(row.sum(dtype=torch.float32)), id(rows)
         entry = self._entries.get(key)
         if entry is not None and entry.rows is rows and torch.equal(entry.context, row):
-            self._entries.move_to_end(key)
+            with self._lock:
+                if key in self._entries:  # else it has left meanwhile: what it holds is true all the same
+                    self._entries.move_to_end(key)
             if self._budget is not None:
                 self._budget.touch((self, key))
             return entry
         self._let_go(key)
         entry = _Entry(row.clone(), rows, self._project(row[None], rows))
-        self._entries[key] = entry
-        self._size += entry.size
+        with self._lock:
+            self._entries[key] = entry
+            self._size += entry.size
         if self._budget is not None:
-            self._budget.hold((self, key), entry.size, lambda: self._let_go(key))
+            self._budget.hold((self, key), entry.size, lambda: self._leave(key, entry))
         while self._budget is None and self._size > self._limit and len(self._entries) > 1:
             self._let_go(next(iter(self._entries)))
         return entry
 
     def _let_go(self, key: _Key) -> None:
-        entry = self._entries.pop(key, None)
-        if entry is not None:
+        entry = self._entries.get(key)
+        if entry is not None and self._leave(key, entry) and self._budget is not None:
+            self._budget.release((self, key))
+
+    def _leave(self, key: _Key, entry: _Entry) -> bool:
+        """Let go of this very entry, whichever thread asks; False where another has its place by now."""
+        with self._lock:
+            if self._entries.get(key) is not entry:
+                return False
+            del self._entries[key]
             self._size -= entry.size
-            if self._budget is not None:
-                self._budget.release((self, key))
+            return True

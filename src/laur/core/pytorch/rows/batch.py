@@ -55,11 +55,6 @@ class RowBatch:
         self.runs = _runs(self.sets)
         self._groups: dict[Fused, list[Group]] = {}
 
-    @property
-    def nbytes(self) -> int:
-        """Memory of what was gathered so far."""
-        return sum(group.down.nbytes + group.up.nbytes for groups in self._groups.values() for group in groups)
-
     def touches(self, names: Sequence[str]) -> bool:
         """Whether any row changes any of these layers."""
         return any(run.rows.touches(names) for run in self.runs)
@@ -106,7 +101,10 @@ class RowBatch:
 
 
 class RowBatches:
-    """The last few compositions, so that their stacks are gathered once and not at each step."""
+    """The last few compositions, so that their stacks are gathered once and not at each step.
+
+    Bounded by their number and not in bytes: the batches under way need them whatever the budget says.
+    """
 
     def __init__(self) -> None:
         self._known: OrderedDict[tuple[int, ...], RowBatch] = OrderedDict()
