@@ -81,6 +81,23 @@ def test_merge_adds_and_takes_away(laur, tmp_path):
     assert load_file("less.safetensors")[f"unet.{LAYER}.lora_A.weight"].dtype == torch.float16
 
 
+def test_a_style_is_called_by_its_name(laur, tmp_path, monkeypatch):
+    file = laur("adapters", "path", "ink").out.strip()
+    assert file.endswith("ink.safetensors") and Path(file).is_file()
+    assert laur("adapters", "convert", "ink", "mine.safetensors").code == 0
+    assert "ink" in laur("adapters", "inspect", "ink").out
+    both = laur("adapters", "merge", "lcm-lora-mini", "ink:0.5", "-o", "fast.safetensors", "--model", "mini")
+    assert both.code == 0 and LoraFile(Path("fast.safetensors")).recommends.accelerates
+    outcome = laur("adapters", "path", "oil")
+    assert outcome.code == 2 and "lacks its file" in outcome.err and "make styles" in outcome.err
+    monkeypatch.setenv("LAUR_HOME", str(tmp_path / "home"))
+    (tmp_path / "home" / "styles").mkdir(parents=True)
+    (tmp_path / "home" / "styles" / "words.toml").write_text('words = "x"\n[mini]\ntrigger_words = ["in words"]\n')
+    outcome = laur("adapters", "convert", "words", "no.safetensors")
+    assert outcome.code == 2 and "words alone" in outcome.err and not Path("no.safetensors").exists()
+    assert "laur styles" in laur("adapters", "path", "nosuch").err
+
+
 def test_what_convert_and_merge_leave_is_told(laur, tmp_path):
     path = sd15(tmp_path / "a.safetensors")
     save_file({**load_file(path), "bundle_emb.word.x": torch.ones(1, 4), "bundle_emb.word.y": torch.ones(1, 4)}, path)

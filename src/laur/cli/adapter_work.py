@@ -204,16 +204,18 @@ def _named(parameters: Mapping[str, float]) -> str:
 
 def _file(name: str) -> Path:
     from laur.optimize.catalogue import file_of
+    from laur.style.lookup import file_behind
 
-    return file_of(name)
+    return file_of(file_behind(name))
 
 
 def _lora(name: str) -> LoraFile:
     from laur.optimize.catalogue import find
     from laur.optimize.learned import LearnedWord
     from laur.optimize.lora_file import LoraFile
+    from laur.style.lookup import file_behind
 
-    adapter = find(name)
+    adapter = find(file_behind(name))
     if isinstance(adapter, LearnedWord):
         raise AdapterError(
             f"{name} is a textual inversion, which changes no weights; say its word in the prompt: {adapter.word}"

@@ -54,12 +54,13 @@ def list_adapters(*, context: typer.Context, as_json: AsJson = False) -> None:
 
 @adapters_app.command("path")
 def adapter_path(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Of an adapter, as `laur adapters` lists it.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of an adapter or a style.")],
 ) -> None:
     """Print the path of an adapter's file, and nothing else."""
     from laur.optimize.catalogue import file_of
+    from laur.style.lookup import file_behind
 
-    typer.echo(os.fspath(file_of(name)))
+    typer.echo(os.fspath(file_of(file_behind(name))))
 
 
 @adapters_app.command("inspect")

@@ -95,7 +95,10 @@ def file_of(name_or_file: str) -> Path:
     if path.suffix.lower() in {SUFFIX, *PICKLES} or len(path.parts) > 1:
         raise NotFoundError(f"there is no adapter file {name_or_file}; check the path")
     names = [entry.name for entry in known()]
-    raise NotFoundError(f"no adapter is called {name_or_file!r}{hint(name_or_file, names)}; or give a {SUFFIX} file")
+    raise NotFoundError(
+        f"no adapter is called {name_or_file!r}{hint(name_or_file, names)}; or give a {SUFFIX} file, "
+        "or a style's name (laur styles)"
+    )
 
 
 def _path(name_or_file: str) -> Path:

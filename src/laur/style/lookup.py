@@ -14,6 +14,23 @@ def is_style(name: str) -> bool:
     return cards.is_known(name) and all(entry.name != name for entry in known())
 
 
+def file_behind(name: str) -> str:
+    """What the catalogue of adapters finds: of a style `mini`'s file, or that of the first form whose file is there.
+
+    Another name or path is given back as it is. Errors: NotFoundError where a style has no file here, AdapterError.
+    """
+    if not is_style(name):
+        return name
+    forms = cards.card(name).forms
+    families = sorted(
+        (family for family, form in forms.items() if form.file is not None), key=lambda one: one != "mini"
+    )
+    if not families:
+        raise NotFoundError(f"style {name} is words alone; it has no file. Use it as the style: --style {name}")
+    there = [family for family in families if (file := forms[family].file) is not None and file.is_file()]
+    return str(form_of(name, (there or families)[0]).file)
+
+
 def form_of(name: str, family: str) -> Form:
     """What a style is on a family of models; its file, if it names one, is there.
 
