@@ -18,6 +18,7 @@ from tiny_set import tiny_set
 
 from helpers.tiny import tiny_folder
 from laur.core.errors import ResourceError, TrainingError
+from laur.core.recipe import Recipe
 from laur.optimize.lora_file import LoraFile
 from laur.optimize.merge import layer_shapes
 from laur.pipeline import device as devices
@@ -25,8 +26,12 @@ from laur.pipeline import memory
 from laur.pipeline.engine import Engine
 from laur.pipeline.loading.load import LoadedCheckpoint, load
 from laur.train.batch import Batch, Conditions
+from laur.train.conditions import plain_prompt
+from laur.train.data.reader import TrainingSet
+from laur.train.data.sources.own import seed_of
 from laur.train.draws import Draws
 from laur.train.objectives import base, export, lcm, style, vae
+from laur.train.objectives.drawn import DrawnLatents
 from laur.train.objectives.lora import GROUPS, Lora, chosen
 from laur.train.objectives.networks import Diffusion, predict
 
@@ -211,6 +216,56 @@ def test_the_decoder_meets_former_latents_every_other_time(
         assert set(near) == expected
     with pytest.raises(TrainingError, match=r"set objective.keep too"):
         vae.build(vae.VaeOptions(encoder=True, former="mini"), sd1, CPU)
+
+
+def test_drawn_latents_are_what_the_engine_decodes(sd1: LoadedCheckpoint, tmp_path: Path) -> None:
+    words = tiny_set(tmp_path / "words", Path(str(sd1.info.path)))
+    drawn = DrawnLatents(sd1.info, words, 3)
+    data = TrainingSet.open(words)
+    places = np.array([0, 2, 4])
+    recipes = [
+        Recipe(prompt=plain_prompt(captions[-1]), seed=seed_of(name))
+        for name, captions in zip(data.names(places), data.captions(places), strict=True)
+    ]
+    engine = Engine(str(sd1.info.path))
+    pictures = engine.pictures(recipes)
+    keys = torch.arange(40)
+    latents = drawn.batch(Draws(1, keys), 0)
+    different = latents.unique(dim=0)
+    assert len(drawn) == len(different) == 3  # forty draws come across each
+    scaled = (different - sd1.info.latent_shift) * sd1.info.latent_scale
+    decoded = engine.library.decoder(sd1.info.key).decode(scaled).numpy().astype(int)
+    for picture in pictures:
+        assert min(np.abs(one - picture.pixels.astype(int)).max() for one in decoded) <= 1
+    cut = drawn.batch(Draws(1, keys), 4)
+    assert cut.shape == (40, 4, 4, 4)
+    for piece, whole in zip(cut, latents, strict=True):
+        windows = whole.unfold(1, 4, 1).unfold(2, 4, 1)  # (C, tops, lefts, 4, 4)
+        assert (windows == piece[:, None, None]).all(-1).all(-1).all(0).any()
+
+
+def test_the_decoder_is_held_to_how_it_decoded_drawn_latents(sd1: LoadedCheckpoint, tmp_path: Path) -> None:
+    words = tiny_set(tmp_path / "words", Path(str(sd1.info.path)))
+    options = vae.VaeOptions(crop=0, latent_noise=0.0, encoder=True, keep=1.0, pull=0.0)
+    plain = vae.build(options, sd1, CPU)
+    held = vae.build(dataclasses.replace(options, drawn=str(words), drawings=4), sd1, CPU)
+    assert held.inputs == {"objective.drawn": f"{TrainingSet.open(words).info.key} 4"}
+    keys = torch.arange(3)
+    pictures = Draws(3, keys).uniform("picture", (3, 64, 64)) * 2 - 1
+    with torch.no_grad():
+        for objective in (plain, held):
+            next(objective.model.decoder.parameters()).add_(0.02)  # type: ignore[union-attr]
+        first, both = (o.loss(Batch(0, keys, pictures, None), Draws(4, keys)).parts for o in (plain, held))
+        latents = DrawnLatents(sd1.info, words, 4).batch(Draws(4, keys), 0)
+        before, now = (m.decode(latents).sample for m in (sd1.vae(), held.model))  # type: ignore[operator]
+    error = now - before.clamp(-1, 1)
+    for name, expected in (("absolute", error.abs().mean()), ("squared", error.square().mean())):
+        assert float(expected) > 1e-3
+        assert float(both[name]) == pytest.approx((float(first[name]) + float(expected)) / 2, rel=1e-3)
+    with pytest.raises(TrainingError, match=r"how it drew before; set objective.keep too"):
+        vae.build(vae.VaeOptions(drawn=str(words)), sd1, CPU)
+    with pytest.raises(TrainingError, match="drawings is 0; at least 1"):
+        vae.build(dataclasses.replace(options, drawn=str(words), drawings=0), sd1, CPU)
 
 
 def random_lora(loaded: LoadedCheckpoint, rank: int = 4) -> tuple[Any, Lora]:

@@ -262,7 +262,7 @@ class Engine:
             try:
                 picture = self._picture(running)
                 del self._active[running.ticket]
-                events.append(Done(running.ticket, picture, began))
+                events.append(Done(running.ticket, picture, began, running.latent))
             except LaurError as error:
                 events.append(self._fail(running, error))
         return events

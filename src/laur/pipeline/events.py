@@ -86,6 +86,8 @@ class Done(Event):
     picture: Picture
     began: float | None = field(default=None, repr=False)
     """When decoding began."""
+    latent: Tensor | None = field(default=None, repr=False)
+    """(C, h, w) float32: what was decoded, scaled as the last stage's network sees it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

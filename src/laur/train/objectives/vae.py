@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from laur.core.errors import TrainingError
 from laur.train.objective import Loss
+from laur.train.objectives.drawn import DrawnLatents
 from laur.train.objectives.vgg import Vgg
 
 if TYPE_CHECKING:
@@ -57,6 +58,14 @@ class VaeOptions:
     former: str = ""
     """Checkpoint whose latents `keep` holds, for a run that goes on from another's result; the model's own where
     empty."""
+    drawn: str = ""
+    """With `keep`: a prepared set whose captions the former checkpoint draws as the run begins. Its denoiser's latents
+    are not quite what an encoder gives, and a decoder that learned from an encoder alone turns their colours; so as
+    many of them as of the pictures are decoded as the former decoder decodes them."""
+    drawings: int = 600
+    """How many of its captions, at most."""
+    drawn_styles: tuple[str, ...] = ()
+    """Every other one is drawn in one of these styles in turn."""
     crop: int = 128
     """Pixels a side that are learned from at a time; 0 takes whole pictures."""
 
@@ -67,7 +76,14 @@ class Autoencoding:
     held_out = False
     inputs: Mapping[str, str] = MappingProxyType({})
 
-    def __init__(self, loaded: LoadedCheckpoint, vae: Any, options: VaeOptions, former: Any = None) -> None:
+    def __init__(
+        self,
+        loaded: LoadedCheckpoint,
+        vae: Any,
+        options: VaeOptions,
+        former: Any = None,
+        drawn: DrawnLatents | None = None,
+    ) -> None:
         self.model: nn.Module = vae
         self._vae, self._loaded, self._options = vae, loaded, options
         learns = options.encoder or options.scratch
@@ -81,6 +97,7 @@ class Autoencoding:
         if learns and options.keep:
             parameter = next(vae.parameters())
             self._before = copy.deepcopy(former or vae).to(parameter.device, torch.float32).requires_grad_(False).eval()
+        self._drawn = drawn
         self._vgg: Vgg | None = None
         if options.perceptual > 0:
             self._vgg = Vgg(options.perceptual_weights).to(next(vae.parameters()).device)
@@ -101,6 +118,12 @@ class Autoencoding:
         if not self._learns_encoder:
             level = level * latents.flatten(1).std(1)
         noisy = latents + level[:, None, None, None] * draws.normal("noise", latents.shape[1:])
+        if self._before is not None and self._drawn is not None:
+            more = self._drawn.batch(draws, latents.shape[-1])
+            with torch.no_grad():
+                pictures = torch.cat((pictures, self._before.decode(more).sample.float().clamp(-1, 1)))
+            more = more + level[:, None, None, None] * draws.normal("noise of the drawn", more.shape[1:])
+            noisy = torch.cat((noisy, more))
         found = self._vae.decode(noisy).sample.float()
         parts = {
             "absolute": (found - pictures).abs().mean(),
@@ -186,13 +209,22 @@ def build(options: VaeOptions, loaded: LoadedCheckpoint, device: torch.device) -
         raise TrainingError(f"crop is {options.crop}; it must be a multiple of {loaded.info.downscale}")
     if options.former and not options.keep:
         raise TrainingError("objective.former names whose latents are held; set objective.keep too")
+    if options.drawn and not options.keep:
+        raise TrainingError("objective.drawn holds the decoder to how it drew before; set objective.keep too")
+    if options.drawings < 1:
+        raise TrainingError(f"drawings is {options.drawings}; at least 1, or leave objective.drawn out")
     former = _former(options.former, loaded) if options.former else None
+    drawn: DrawnLatents | None = None
+    if options.drawn:
+        drawer = (former or loaded).info
+        drawn = DrawnLatents(drawer, Path(options.drawn), options.drawings, options.drawn_styles)
     vae = copy.deepcopy(loaded.vae()).to(device, torch.float32)
     if options.scratch:
         vae = type(vae).from_config(dict(vae.config)).to(device)
-    objective = Autoencoding(loaded, vae.to(memory_format=torch.channels_last), options, former and former.vae())
-    if former is not None:
-        objective.inputs = {"objective.former": former.info.key}
+    before = former and former.vae()
+    objective = Autoencoding(loaded, vae.to(memory_format=torch.channels_last), options, before, drawn)
+    inputs = {} if former is None else {"objective.former": former.info.key}
+    objective.inputs = inputs if drawn is None else inputs | {"objective.drawn": drawn.key}
     return objective
 
 
