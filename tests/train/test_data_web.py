@@ -175,6 +175,17 @@ def test_a_registry_without_the_package(server: Server, cache: Path) -> None:
         Packages(server.address, web=quick()).folder(PACKAGE)
 
 
+@pytest.mark.parametrize("name", ["data/../../../stray.json", "data//../../../../stray.json", "/data/stray.json"])
+def test_what_lies_outside_of_a_package_is_not_written(server: Server, cache: Path, name: str) -> None:
+    content = tarball({**FILES, name: b"stray"})
+    integrity = f"sha512-{base64.b64encode(hashlib.sha512(content).digest()).decode()}"
+    server.answers[PATH] = [Answer(content)]
+    package = Package("@some/icons", "1.2.3", integrity, ("package.json", "*data/*.json"))
+    with pytest.raises(DataError, match="is damaged; get it again"):
+        Packages(server.address, web=quick()).folder(package)
+    assert not [path for path in cache.parent.rglob("*") if path.name in {"stray.json", "package.json"}]
+
+
 def test_packages_out_of_a_folder(cache: Path, tmp_path: Path) -> None:
     """As `npm pack` leaves them, and as `npm install` does."""
     packed = tmp_path / "packed"

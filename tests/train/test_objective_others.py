@@ -262,6 +262,8 @@ def test_the_decoder_is_held_to_how_it_decoded_drawn_latents(sd1: LoadedCheckpoi
     for name, expected in (("absolute", error.abs().mean()), ("squared", error.square().mean())):
         assert float(expected) > 1e-3
         assert float(both[name]) == pytest.approx((float(first[name]) + float(expected)) / 2, rel=1e-3)
+    wide = torch.nn.functional.pad(pictures, (0, 32, 0, 64))  # neither square nor as large as what is drawn
+    assert float(held.loss(Batch(0, keys, wide, None), Draws(4, keys)).total.detach()) > 0
     with pytest.raises(TrainingError, match=r"how it drew before; set objective.keep too"):
         vae.build(vae.VaeOptions(drawn=str(words)), sd1, CPU)
     with pytest.raises(TrainingError, match="drawings is 0; at least 1"):

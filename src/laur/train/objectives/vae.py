@@ -118,24 +118,17 @@ class Autoencoding:
         if not self._learns_encoder:
             level = level * latents.flatten(1).std(1)
         noisy = latents + level[:, None, None, None] * draws.normal("noise", latents.shape[1:])
+        pairs = [(noisy, pictures)]
         if self._before is not None and self._drawn is not None:
-            more = self._drawn.batch(draws, latents.shape[-1])
+            drawn = self._drawn.batch(draws, latents.shape[-1])
             with torch.no_grad():
-                pictures = torch.cat((pictures, self._before.decode(more).sample.float().clamp(-1, 1)))
-            more = more + level[:, None, None, None] * draws.normal("noise of the drawn", more.shape[1:])
-            noisy = torch.cat((noisy, more))
-        found = self._vae.decode(noisy).sample.float()
-        parts = {
-            "absolute": (found - pictures).abs().mean(),
-            "squared": (found - pictures).square().mean(),
-            "gradient": gradient_error(found, pictures),
-        }
+                as_before = self._before.decode(drawn).sample.float().clamp(-1, 1)
+            noise = draws.normal("noise of the drawn", drawn.shape[1:])
+            pairs.append((drawn + level[:, None, None, None] * noise, as_before))
+        parts = self._errors(pairs)
         total = sum(
-            (getattr(options, name) * part for name, part in parts.items()), torch.zeros((), device=found.device)
+            (getattr(options, name) * part for name, part in parts.items()), torch.zeros((), device=noisy.device)
         )
-        if self._vgg is not None:
-            parts["perceptual"] = self._vgg.distance(found.clamp(-1, 1), pictures).mean()
-            total = total + options.perceptual * parts["perceptual"]
         if kept is not None:
             parts["keep"] = kept
             total = total + options.keep * kept
@@ -170,6 +163,21 @@ class Autoencoding:
         latents = _latents(self._before.encode(pictures))
         error = (self._before.decode(latents).sample.float() - pictures).square().mean((1, 2, 3))
         return latents, 1 / (1 + (error / HALF_HELD).square())
+
+    def _errors(self, pairs: list[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+        """Of latents decoded, against pictures; the mean of the pairs, whose shapes may differ."""
+        found: list[dict[str, Tensor]] = []
+        for latents, pictures in pairs:
+            decoded = self._vae.decode(latents).sample.float()
+            errors = {
+                "absolute": (decoded - pictures).abs().mean(),
+                "squared": (decoded - pictures).square().mean(),
+                "gradient": gradient_error(decoded, pictures),
+            }
+            if self._vgg is not None:
+                errors["perceptual"] = self._vgg.distance(decoded.clamp(-1, 1), pictures).mean()
+            found.append(errors)
+        return {name: torch.stack([errors[name] for errors in found]).mean() for name in found[0]}
 
     def _encoded(self, pictures: Tensor) -> Tensor:
         with torch.set_grad_enabled(self._learns_encoder):
