@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from laur.train.data.reader import TrainingSet
-from laur.train.data.sources.own import seed_of
+from laur.train.data.sources.own import TOGETHER, seed_of
+from laur.train.objectives.crops import cropped
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from laur.core.checkpoint import Checkpoint
     from laur.pipeline.engine import Engine
     from laur.train.draws import Draws
-
-TOGETHER = 8
 
 
 class DrawnLatents:
@@ -46,12 +45,7 @@ class DrawnLatents:
         """(B, C, side, side) float32, cut out at drawn places; whole latents where they are no larger. One for each
         of the draws' keys."""
         picked = self._latents[draws.integers("drawn latent", 0, len(self)).cpu()].to(draws.device)
-        height, width = picked.shape[2:]
-        if not side or min(height, width) <= side:
-            return picked
-        tops = draws.integers("drawn from the top", 0, height - side + 1).tolist()
-        lefts = draws.integers("drawn from the left", 0, width - side + 1).tolist()
-        return torch.stack([z[:, y : y + side, x : x + side] for z, y, x in zip(picked, tops, lefts, strict=True)])
+        return cropped(picked, draws, side, "drawn")
 
     def _some(self, engine: Engine, places: np.ndarray, first: int, styles: tuple[str, ...]) -> list[Tensor]:
         from laur.core.recipe import Recipe

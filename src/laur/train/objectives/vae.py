@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from laur.core.errors import TrainingError
 from laur.train.objective import Loss
+from laur.train.objectives.crops import cropped
 from laur.train.objectives.drawn import DrawnLatents
 from laur.train.objectives.vgg import Vgg
 
@@ -105,7 +106,7 @@ class Autoencoding:
     def loss(self, batch: Batch, draws: Draws) -> Loss:
         """Of crops there and back."""
         options = self._options
-        pictures = cropped(batch.latents, draws, options.crop)
+        pictures = cropped(batch.latents, draws, options.crop, "crop")
         latents = self._encoded(pictures)
         kept: Tensor | None = None
         if self._before is not None:
@@ -187,16 +188,6 @@ class Autoencoding:
 def _latents(encoded: Any) -> Tensor:
     latents: Tensor = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
     return latents.float()
-
-
-def cropped(pictures: Tensor, draws: Draws, side: int) -> Tensor:
-    """(B, 3, side, side) at drawn places of (B, 3, H, W); whole pictures where they are no larger."""
-    height, width = pictures.shape[2:]
-    if not side or min(height, width) <= side:
-        return pictures
-    tops = draws.integers("crop from the top", 0, height - side + 1).tolist()
-    lefts = draws.integers("crop from the left", 0, width - side + 1).tolist()
-    return torch.stack([p[:, y : y + side, x : x + side] for p, y, x in zip(pictures, tops, lefts, strict=True)])
 
 
 def gradient_error(a: Tensor, b: Tensor) -> Tensor:
