@@ -67,40 +67,48 @@ def fauvism(image: Image, rng: np.random.Generator) -> Image:
     return mix(painted, colour("#17276b"), soft(rim.astype(np.float32), 0.6))
 
 
-def cubism(image: Image, rng: np.random.Generator) -> Image:
-    """Facets that show the thing from several sides at once, in ochre, grey and green (Braque, Picasso about 1910).
+CUTS = ((62, -0.30), (66, 0.07), (112, -0.20), (118, 0.19), (14, -0.24), (9, 0.30), (158, 0.02), (90, 0.36))
+"""Where cubism cuts the picture: an angle in degrees, and how far from the middle, of the picture's longer side."""
+GROUNDS = ("#c9b083", "#8b9480", "#9a7d50", "#b89b6c", "#6f7562")
 
-    Voronoi facets as in Hausner, "Simulating Decorative Mosaics", 2001, section 2, the content of each facet moved,
-    turned and lit as a plane of its own (after Collomosse & Hall, "Cubist Style Rendering from Photographs", 2003).
-    The thing itself is broken and outlined more lightly than what is around it, so that it stays to be recognised.
+
+def cubism(image: Image, rng: np.random.Generator) -> Image:
+    """Planes that show the thing from several sides at once, in ochre, grey and green (Braque, Picasso about 1910).
+
+    The content of each plane is moved, turned and lit by itself (Collomosse & Hall, "Cubist Style Rendering from
+    Photographs", 2003). Planes are what straight cuts leave, and those lie the same in every picture: where a model
+    cannot know the place of an edge it learns the mean of all places, which is none (facets strewn anew over each
+    picture, as in Hausner, "Simulating Decorative Mosaics", 2001, came out of mini as clouds). The thing itself is
+    broken and shaded more lightly than what is around it, so that it stays to be recognised.
     """
     mask = subject(image)
     height, width = mask.shape
-    count = 38
-    px, py = rng.uniform(0, width, count), rng.uniform(0, height, count)
+    size = max(height, width)
     ys, xs = np.mgrid[0:height, 0:width].astype(np.float32)
-    tilt = rng.uniform(0.7, 1.5, count)
-    distance = [((xs - x) ** 2) * t + ((ys - y) ** 2) / t for x, y, t in zip(px, py, tilt, strict=True)]
-    cell = np.argmin(distance, axis=0)
-    angle = rng.normal(0, 0.12, count)[cell]
-    zoom = rng.uniform(0.92, 1.1, count)[cell]
-    cx, cy = xs - px[cell], ys - py[cell]
-    dx = (cx * np.cos(angle) - cy * np.sin(angle)) / zoom - cx + rng.normal(0, 5, count)[cell]
-    dy = (cx * np.sin(angle) + cy * np.cos(angle)) / zoom - cy + rng.normal(0, 5, count)[cell]
-    ground = mix(np.broadcast_to(colour("#c4ad84"), image.shape).astype(np.float32), colour("#87907c"), (cell % 3 == 0))
-    ground = mix(ground, colour("#94794f"), (cell % 3 == 1).astype(np.float32))
+    ys, xs = (ys - height / 2) / size, (xs - width / 2) / size
+    sides = [xs * np.cos(np.radians(angle)) + ys * np.sin(np.radians(angle)) - at for angle, at in CUTS]
+    signs = sum((side > 0).astype(np.int64) << place for place, side in enumerate(sides))
+    _, cell = np.unique(signs, return_inverse=True)
+    cell = cell.reshape(mask.shape)
+    count = int(cell.max()) + 1
+    plane = np.random.default_rng(1910)  # the same planes always
+    middle = np.stack([[xs[cell == one].mean(), ys[cell == one].mean()] for one in range(count)])
+    cx, cy = xs - middle[cell, 0], ys - middle[cell, 1]
+    angle, zoom = plane.normal(0, 0.09, count)[cell], plane.uniform(0.94, 1.08, count)[cell]
+    dx = ((cx * np.cos(angle) - cy * np.sin(angle)) / zoom - cx + plane.normal(0, 0.016, count)[cell]) * size
+    dy = ((cx * np.sin(angle) + cy * np.cos(angle)) / zoom - cy + plane.normal(0, 0.016, count)[cell]) * size
+    ground = np.stack([colour(code) for code in GROUNDS])[plane.integers(len(GROUNDS), size=count)[cell]]
     thing = warped(soft(mask, 1.0), dx, dy)
     lab = to_lab(mix(ground, warped(filled(image, mask), dx, dy), thing))
-    lab[..., 1:] *= (0.6 + 0.25 * thing)[..., None]
-    lab[..., 2] += 7
-    ramp = rng.uniform(0, 2 * np.pi, count)[cell]
-    slope = (cx * np.cos(ramp) + cy * np.sin(ramp)) / 34
-    lab[..., 0] = np.clip(lab[..., 0] * 0.88 + 7 + (12 - 3 * thing) * np.tanh(slope), 6, 96)
-    edges = np.zeros((height, width), np.float32)
-    edges[:, 1:] = np.maximum(edges[:, 1:], cell[:, 1:] != cell[:, :-1])
-    edges[1:] = np.maximum(edges[1:], cell[1:] != cell[:-1])
+    lab[..., 1:] *= 0.85
+    lab[..., 2] += 6
+    ramp = plane.uniform(0, 2 * np.pi, count)[cell]
+    slope = (cx * np.cos(ramp) + cy * np.sin(ramp)) * 9
+    lab[..., 0] = np.clip(lab[..., 0] * 0.9 + 5 + (15 - 3 * thing) * np.tanh(slope), 6, 96)
+    near = np.min([np.abs(side) for side in sides], axis=0) * size
+    edges = np.clip(1.6 - near, 0, 1)
     rim = np.clip(1 - np.abs(blur(warped(mask, dx, dy), 1.4) - 0.5) * 2.6, 0, 1)
-    lines = np.clip(blur(edges, 0.9) * (0.8 - 0.35 * thing) + rim, 0, 0.9)
+    lines = np.clip(blur(edges.astype(np.float32), 0.6) * (0.75 - 0.2 * thing) + rim, 0, 0.9)
     return np.clip(
         mix(from_lab(lab), colour("#241c16"), lines) + 0.012 * fractal(image.shape, 8, rng, 2)[..., None], 0, 1
     )

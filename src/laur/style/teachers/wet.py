@@ -56,7 +56,7 @@ def _pigmented(tone: Image, density: Field) -> Image:
 
 
 def oil(image: Image, rng: np.random.Generator) -> Image:
-    """Thick paint on a brown ground: flat touches along the forms, with the light on their ridges.
+    """Thick paint on a thin brown ground: flat touches along the forms, with the light on their ridges.
 
     Kyprianidis, Kang & Döllner, "Image and Video Abstraction by Anisotropic Kuwahara Filtering", 2009: section 3.2, an
     ellipse along the structure tensor in eight sectors, weighted by the inverse of their deviation (equation 9). The
@@ -69,22 +69,22 @@ def oil(image: Image, rng: np.random.Generator) -> Image:
     angle, _ = tensor_field(painted, 5.0)
     bristle = _along(rng.standard_normal(mask.shape).astype(np.float32), angle, 9)
     height = blur(bristle, 0.6) / (float(bristle.std()) + 1e-6)
-    gx, gy = gradient(height * 0.16 + luminance(painted) * 1.4)
+    gx, gy = gradient(height * (0.05 + 0.11 * soft(mask, 3.0)) + luminance(painted) * 1.4)
     relief = np.clip(-(gx + gy) * 1.7, -0.16, 0.2)
     lit = painted * (1 + relief[..., None]) + np.clip(relief - 0.06, 0, 1)[..., None] * 0.5
     return np.clip((lit - 0.5) * 1.08 + 0.48, 0, 1).astype(np.float32)
 
 
 def _ground(image: Image, rng: np.random.Generator) -> Image:
-    """Umber and olive, lighter about the middle, as behind an old still life."""
+    """Umber and olive, lighter about the middle, as behind an old still life; light enough for a dark thing to show."""
     height, width = image.shape[:2]
     ys, xs = np.mgrid[0:height, 0:width].astype(np.float32)
     far = np.hypot((xs - 0.42 * width) / width, (ys - 0.4 * height) / height)
     base = mix(
-        np.broadcast_to(colour("#a98a5c"), image.shape).astype(np.float32), colour("#3a2f22"), np.clip(far * 1.5, 0, 1)
+        np.broadcast_to(colour("#c4a878"), image.shape).astype(np.float32), colour("#66553a"), np.clip(far * 1.5, 0, 1)
     )
     table = np.clip((ys - 0.8 * height) / 6, 0, 1)
-    base = mix(base, colour("#5b3a22"), table * 0.75)
+    base = mix(base, colour("#744c2c"), table * 0.75)
     return np.clip(base + 0.035 * fractal(image.shape, 40, rng, 3)[..., None], 0, 1).astype(np.float32)
 
 
