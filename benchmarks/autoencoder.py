@@ -1,7 +1,7 @@
 """What an autoencoder gives back, and whether a denoiser's latents still mean the same to it as to a former one.
 
-    git archive COMMIT src/laur/models/mini | tar x -C former --strip-components=4
-    python benchmarks/autoencoder.py --pack mini-train --former former
+    git worktree add ../former COMMIT
+    python benchmarks/autoencoder.py --pack mini-train --former $(PYTHONPATH=../former/src laur models path mini)
 
 There and back: icons of held-out concepts, what each style's teacher makes of some of them, flat colours. Then what the
 former encoder gave, and what the denoiser draws in four steps (without a style and in two), decoded by both. Both

@@ -20,6 +20,7 @@ from laur.style.teachers.tools import (
     luminance,
     mix,
     quantised,
+    same_always,
     soft,
     subject,
     to_hsv,
@@ -91,7 +92,7 @@ def cubism(image: Image, rng: np.random.Generator) -> Image:
     _, cell = np.unique(signs, return_inverse=True)
     cell = cell.reshape(mask.shape)
     count = int(cell.max()) + 1
-    plane = np.random.default_rng(1910)  # the same planes always
+    plane = same_always(1910)
     middle = np.stack([[xs[cell == one].mean(), ys[cell == one].mean()] for one in range(count)])
     cx, cy = xs - middle[cell, 0], ys - middle[cell, 1]
     angle, zoom = plane.normal(0, 0.09, count)[cell], plane.uniform(0.94, 1.08, count)[cell]

@@ -16,6 +16,7 @@ from laur.style.teachers.tools import (
     gradient,
     luminance,
     mix,
+    same_always,
     screen,
     soft,
     subject,
@@ -76,7 +77,7 @@ def _centre(mask: Field) -> tuple[float, float]:
     return (float(xs.mean() / mask.shape[1]), float(ys.mean() / mask.shape[0])) if len(xs) else (0.5, 0.5)
 
 
-def cyberpunk(image: Image, rng: np.random.Generator) -> Image:
+def cyberpunk(image: Image, _: np.random.Generator) -> Image:
     """Magenta and cyan neon on wet black: tone mapped to a duotone, contours that glow, a lit skyline, a reflection.
 
     Glow is the bloom of Spencer et al., "Physically-Based Glare Effects for Digital Images", 1995, as two Gaussians.
@@ -84,7 +85,7 @@ def cyberpunk(image: Image, rng: np.random.Generator) -> Image:
     mask = subject(image)
     xs, ys = _grid(image)
     night = mix(_flat(image, "#0a0620"), colour("#3b0f52"), np.clip(1 - np.abs(ys - 0.62) * 3, 0, 1))
-    night = _skyline(night, xs, ys, rng)
+    night = _skyline(night, xs, ys, same_always(1982))
     lab = to_lab(filled(image, mask))
     tone = np.clip(lab[..., 0] / 100, 0, 1)
     dark, cyan, pink = colour("#120a35"), colour("#19e3ff"), colour("#ff2bd0")
@@ -123,17 +124,18 @@ def _skyline(night: Image, xs: Field, ys: Field, rng: np.random.Generator) -> Im
     return blur(scene, 1.1)
 
 
-def science_fiction(image: Image, rng: np.random.Generator) -> Image:
+def science_fiction(image: Image, _: np.random.Generator) -> Image:
     """A metal thing in space: cool specular shading, panel lines, a blue rim light, stars, a planet's limb."""
     mask = subject(image)
     xs, ys = _grid(image)
+    rng = same_always(1968)
     sky = mix(
         _flat(image, "#050a1c"), colour("#14375f"), np.clip(fractal(image.shape, 120, rng, 3) * 0.2 + 0.25, 0, 0.6)
     )
     stars = np.zeros(mask.shape, np.float32)
-    for _ in range(60):
+    for _ in range(44):
         spot = (int(rng.integers(mask.shape[1])), int(rng.integers(mask.shape[0])))
-        cv().circle(stars, spot, int(rng.random() < 0.25) + 1, float(rng.uniform(0.5, 1)), -1, cv().LINE_AA)
+        cv().circle(stars, spot, int(rng.random() < 0.4) + 1, float(rng.uniform(0.6, 1)), -1, cv().LINE_AA)
     sky = screen(sky, stars[..., None] * colour("#dcefff"))
     limb = np.hypot(xs - 0.92, (ys - 1.25)) - 0.62
     planet = np.clip(-limb * 80, 0, 1)
@@ -150,20 +152,20 @@ def science_fiction(image: Image, rng: np.random.Generator) -> Image:
     shine = np.clip(-(gx + 1.3 * gy) * 16, -0.34, 0.6)
     brushed = np.sin(blur(height, 1.5) * 22)[..., None] * 0.05
     metal = np.clip(metal + shine[..., None] + brushed, 0, 1)
-    metal = mix(metal, metal * 0.5, _panels(mask, rng))
+    metal = mix(metal, metal * 0.5, _panels(mask))
     metal = screen(metal, _rim(mask, 4.0, 1, 0.5)[..., None] * colour("#3fb6ff") * 0.95)
     scene = mix(sky, metal, soft(mask, 0.8))
     halo = np.clip(blur(mask, 9.0) - mask, 0, 1)
     return np.clip(screen(scene, halo[..., None] * colour("#38a8ff") * 0.7), 0, 1)
 
 
-def _panels(mask: Field, rng: np.random.Generator) -> Field:
+def _panels(mask: Field) -> Field:
     """Seams of plates, inside the subject."""
     lines = np.zeros(mask.shape, np.float32)
     height, width = mask.shape
-    for x in range(int(rng.integers(10, 40)), width, 44):
+    for x in range(18, width, 44):
         cv().line(lines, (x, 0), (x, height), 1.0, 1, cv().LINE_AA)
-    for y in range(int(rng.integers(10, 40)), height, 38):
+    for y in range(14, height, 38):
         cv().line(lines, (0, y), (width, y), 1.0, 1, cv().LINE_AA)
     return blur(lines, 0.7) * cv().erode(mask, np.ones((5, 5), np.uint8)) * 0.9
 
@@ -202,7 +204,7 @@ def fantasy(image: Image, rng: np.random.Generator) -> Image:
     return np.clip(screen(scene, light[..., None] * colour("#fff0b8")), 0, 1)
 
 
-def surrealism(image: Image, rng: np.random.Generator) -> Image:
+def surrealism(image: Image, _: np.random.Generator) -> Image:
     """Things that melt on a wide plain under a dreamy sky, with a long hard shadow (Dalí, 1931).
 
     The melting is a displacement that grows downwards and drips in columns, a warp in the manner of Beier & Neely,
@@ -212,6 +214,7 @@ def surrealism(image: Image, rng: np.random.Generator) -> Image:
     xs, ys = _grid(image)
     size = image.shape[0]
     horizon = 0.66
+    rng = same_always(1931)
     sky = mix(_flat(image, "#2f6f9f"), colour("#f6d08a"), np.clip(ys / horizon, 0, 1) ** 1.5)
     cloud = np.clip(warped(fractal(image.shape, 90, rng, 4), np.zeros_like(xs), ys * 60) - 0.7, 0, 1) * np.clip(
         1 - ys / horizon, 0, 1

@@ -15,6 +15,7 @@ from laur.style.teachers.tools import (
     gradient,
     luminance,
     mix,
+    same_always,
     soft,
     subject,
     tensor_field,
@@ -63,7 +64,7 @@ def oil(image: Image, rng: np.random.Generator) -> Image:
     impasto is light on a height field of the paint, after Hertzmann, "Fast Paint Texture", 2002.
     """
     mask = subject(image)
-    ground = _ground(image, rng)
+    ground = _ground(image, same_always(1656))
     scene = mix(ground, filled(image, mask), soft(mask, 1.2))
     painted = kuwahara(kuwahara(scene, 7.0, rng), 5.0, rng)
     angle, _ = tensor_field(painted, 5.0)
