@@ -49,6 +49,15 @@ def test_a_blank_picture_does_not_break_a_teacher(name: str) -> None:
     assert TEACHERS[name](blank, 0).shape == blank.shape
 
 
+@pytest.mark.parametrize("name", ["cubism", "cyberpunk", "noir", "oil", "science-fiction", "surrealism"])
+def test_what_lies_behind_is_the_same_in_every_picture(icon: NDArray[np.uint8], name: str) -> None:
+    """Far from the subject, whatever the seed: few steps draw the mean of what moves about."""
+    grounds = [TEACHERS[name](icon, seed)[:24, :24].astype(float) for seed in range(4)]
+    deviation = np.std(grounds, axis=0).mean()
+    assert deviation < 5  # a grain may differ
+    assert np.std(grounds[0]) > 2 * deviation  # and there is something
+
+
 def test_colours_tell_the_styles_apart(icon: NDArray[np.uint8]) -> None:
     def spread(name: str) -> float:
         return float(np.ptp(TEACHERS[name](icon, 0).astype(int), axis=2).mean())

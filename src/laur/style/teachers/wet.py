@@ -64,11 +64,12 @@ def oil(image: Image, rng: np.random.Generator) -> Image:
     impasto is light on a height field of the paint, after Hertzmann, "Fast Paint Texture", 2002.
     """
     mask = subject(image)
-    ground = _ground(image, same_always(1656))
+    place = same_always(1656)
+    ground = _ground(image, place)
     scene = mix(ground, filled(image, mask), soft(mask, 1.2))
     painted = kuwahara(kuwahara(scene, 7.0, rng), 5.0, rng)
     angle, _ = tensor_field(painted, 5.0)
-    bristle = _along(rng.standard_normal(mask.shape).astype(np.float32), angle, 9)
+    bristle = _along(place.standard_normal(mask.shape).astype(np.float32), angle, 9)
     height = blur(bristle, 0.6) / (float(bristle.std()) + 1e-6)
     gx, gy = gradient(height * (0.05 + 0.11 * soft(mask, 3.0)) + luminance(painted) * 1.4)
     relief = np.clip(-(gx + gy) * 1.7, -0.16, 0.2)
