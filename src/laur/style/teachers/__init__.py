@@ -61,7 +61,7 @@ _TABLE = (
     ("watercolour", "wet", "Bousseau et al. 2006, Montesdeoca et al. 2017"),
     ("oil", "wet", "Kyprianidis et al. 2009"),
     ("fauvism", "flat", "Neumann & Neumann 2005, Hertzmann 1998"),
-    ("cubism", "flat", "Collomosse & Hall 2003, Hausner 2001"),
+    ("cubism", "flat", "Collomosse & Hall 2003"),
     ("ukiyoe", "flat", "Winnemöller et al. 2006"),
     ("pixel_art", "flat", "Gerstner et al. 2012"),
     ("paper_cut", "flat", "Meng et al. 2010"),

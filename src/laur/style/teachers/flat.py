@@ -17,10 +17,10 @@ from laur.style.teachers.tools import (
     fractal,
     from_hsv,
     from_lab,
+    gradient,
     luminance,
     mix,
     quantised,
-    same_always,
     soft,
     subject,
     to_hsv,
@@ -68,51 +68,42 @@ def fauvism(image: Image, rng: np.random.Generator) -> Image:
     return mix(painted, colour("#17276b"), soft(rim.astype(np.float32), 0.6))
 
 
-CUTS = ((62, -0.30), (66, 0.07), (112, -0.20), (118, 0.19), (14, -0.24), (9, 0.30), (158, 0.02), (90, 0.36))
-"""Where cubism cuts the picture: an angle in degrees, and how far from the middle, of the picture's longer side."""
-GROUNDS = ("#c9b083", "#8b9480", "#9a7d50", "#b89b6c", "#6f7562")
+PLANES = ((-0.9, -0.5, 14.0, 5.0), (0.1, -1.0, 20.0, 2.0), (0.9, -0.4, 3.0, -4.0), (0.8, 0.6, -16.0, -6.0),
+          (-0.1, 1.0, -20.0, 3.0), (-0.8, 0.6, -7.0, 6.0))  # fmt: skip
+"""Cubism's planes: where each looks (right, down), and what it adds to lightness and to blue-yellow."""
 
 
-def cubism(image: Image, rng: np.random.Generator) -> Image:
-    """Planes that show the thing from several sides at once, in ochre, grey and green (Braque, Picasso about 1910).
+def cubism(image: Image, _: np.random.Generator) -> Image:
+    """A thing of a few flat planes, seen from several sides at once, in ochre, grey and green (Braque, Picasso 1910).
 
-    The content of each plane is moved, turned and lit by itself (Collomosse & Hall, "Cubist Style Rendering from
-    Photographs", 2003). Planes are what straight cuts leave, and those lie the same in every picture: where a model
-    cannot know the place of an edge it learns the mean of all places, which is none (facets strewn anew over each
-    picture, as in Hausner, "Simulating Decorative Mosaics", 2001, came out of mini as clouds). The thing itself is
-    broken and shaded more lightly than what is around it, so that it stays to be recognised.
+    The thing is raised to a body; each part of it belongs to the plane that looks most nearly where the body does, and
+    a plane has one light, and its content moved and turned by itself (Collomosse & Hall, "Cubist Style Rendering from
+    Photographs", 2003). So planes follow the thing's own edges: facets strewn over the picture (Hausner, "Simulating
+    Decorative Mosaics", 2001) lie where no prompt tells a model, and it draws the mean of all places.
     """
     mask = subject(image)
     height, width = mask.shape
-    size = max(height, width)
-    ys, xs = np.mgrid[0:height, 0:width].astype(np.float32)
-    ys, xs = (ys - height / 2) / size, (xs - width / 2) / size
-    sides = [xs * np.cos(np.radians(angle)) + ys * np.sin(np.radians(angle)) - at for angle, at in CUTS]
-    signs = sum((side > 0).astype(np.int64) << place for place, side in enumerate(sides))
-    _, cell = np.unique(signs, return_inverse=True)
-    cell = cell.reshape(mask.shape)
-    count = int(cell.max()) + 1
-    plane = same_always(1910)
-    middle = np.stack([[xs[cell == one].mean(), ys[cell == one].mean()] for one in range(count)])
-    cx, cy = xs - middle[cell, 0], ys - middle[cell, 1]
-    angle, zoom = plane.normal(0, 0.09, count)[cell], plane.uniform(0.94, 1.08, count)[cell]
-    dx = ((cx * np.cos(angle) - cy * np.sin(angle)) / zoom - cx + plane.normal(0, 0.016, count)[cell]) * size
-    dy = ((cx * np.sin(angle) + cy * np.cos(angle)) / zoom - cy + plane.normal(0, 0.016, count)[cell]) * size
-    ground = np.stack([colour(code) for code in GROUNDS])[plane.integers(len(GROUNDS), size=count)[cell]]
+    ys = np.broadcast_to(np.linspace(0, 1, height, dtype=np.float32)[:, None], (height, width))
+    inside = filled(image, mask)
+    depth = cv().distanceTransform(mask.astype(np.uint8), cv().DIST_L2, 5)
+    raised = blur(np.sqrt(depth).astype(np.float32), 5.0) + 1.5 * blur(luminance(inside) * mask, 3.0)
+    gx, gy = gradient(blur(raised, 2.0))
+    looks = np.stack([-(gx * right + gy * down) / np.hypot(right, down) for right, down, *_ in PLANES], 2)
+    plane = cv().medianBlur(looks.argmax(2).astype(np.uint8), 11 if min(height, width) > 32 else 3).astype(np.intp)
+    right, down, light, warm = (np.array(column, np.float32)[plane] for column in zip(*PLANES, strict=True))
+    dx, dy = -6.0 * right, -6.0 * down  # planes overlap and leave the outline
     thing = warped(soft(mask, 1.0), dx, dy)
-    lab = to_lab(mix(ground, warped(filled(image, mask), dx, dy), thing))
+    ground = mix(np.broadcast_to(colour("#d8c49a"), image.shape).astype(np.float32), colour("#8d8a68"), ys)
+    lab = to_lab(mix(ground, warped(inside, dx, dy), thing))
     lab[..., 1:] *= 0.85
-    lab[..., 2] += 6
-    ramp = plane.uniform(0, 2 * np.pi, count)[cell]
-    slope = (cx * np.cos(ramp) + cy * np.sin(ramp)) * 9
-    lab[..., 0] = np.clip(lab[..., 0] * 0.9 + 5 + (15 - 3 * thing) * np.tanh(slope), 6, 96)
-    near = np.min([np.abs(side) for side in sides], axis=0) * size
-    edges = np.clip(1.6 - near, 0, 1)
+    lab[..., 2] += 5 + warm * thing
+    lab[..., 0] = np.clip(lab[..., 0] * 0.88 + 6 + light * thing, 6, 97)
+    edges = np.zeros((height, width), np.float32)
+    edges[:, 1:] = np.maximum(edges[:, 1:], plane[:, 1:] != plane[:, :-1])
+    edges[1:] = np.maximum(edges[1:], plane[1:] != plane[:-1])
     rim = np.clip(1 - np.abs(blur(warped(mask, dx, dy), 1.4) - 0.5) * 2.6, 0, 1)
-    lines = np.clip(blur(edges.astype(np.float32), 0.6) * (0.75 - 0.2 * thing) + rim, 0, 0.9)
-    return np.clip(
-        mix(from_lab(lab), colour("#241c16"), lines) + 0.012 * fractal(image.shape, 8, rng, 2)[..., None], 0, 1
-    )
+    lines = np.clip(blur(edges, 0.9) * 0.75 * thing + rim, 0, 0.9)
+    return np.clip(mix(from_lab(lab), colour("#241c16"), lines), 0, 1)
 
 
 def ukiyoe(image: Image, rng: np.random.Generator) -> Image:
