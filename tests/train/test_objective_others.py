@@ -127,6 +127,41 @@ def random_lora(loaded: LoadedCheckpoint, rank: int = 4) -> tuple[Any, Lora]:
     return unet, lora
 
 
+@pytest.mark.parametrize("min_snr", [0.0, 5.0])
+def test_a_teachers_predictions_are_what_is_learned(sd1: LoadedCheckpoint, min_snr: float) -> None:
+    """None is left to learn with the teacher's own difference; without it, what the two predict is compared."""
+    teacher, lora = random_lora(sd1)
+    diffusion = Diffusion(sd1.info, CPU)
+    options = style.StyleOptions(rank=4, targets=ALL, timesteps="uniform", min_snr=min_snr)
+    batch, draws = some_batch(sd1)
+    assert batch.conditions is not None
+    student = style.Style(sd1, lcm.fresh(sd1, CPU), diffusion, options, teacher=teacher)
+    x = diffusion.noised(batch.latents, draws.normal("noise", (4, 8, 8)), t := draws.integers("timestep", 0, 1000))
+    with torch.no_grad():
+        wanted, said = (predict(unet, x, t, batch.conditions) for unet in (teacher, lcm.fresh(sd1, CPU)))
+        snr = diffusion.snr(t)
+        weight = snr.clamp(max=5.0) / snr if min_snr else torch.ones(6)
+        expected = ((said - wanted).square().mean((1, 2, 3)) * weight).mean()
+    loss = student.loss(batch, draws).total
+    torch.testing.assert_close(loss.detach(), expected, rtol=1e-4, atol=1e-7)
+    assert float(expected) > 1e-4
+    loss.backward()
+    assert all(factor.grad is not None for factor in student.lora.parameters)
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
+    found = lora.deltas(dict(teacher.named_parameters()))
+    student.lora.begin_with({f"unet.{name}": delta for name, delta in found.items()})
+    with torch.no_grad():
+        assert float(student.loss(batch, draws).total) < 1e-6 * float(expected)
+
+
+def test_a_teacher_of_another_kind_is_refused(sd1: LoadedCheckpoint, tmp_path: Path) -> None:
+    other = tiny_folder("sd2", tmp_path / "sd2")
+    with pytest.raises(TrainingError, match=r"is not of .*'s kind .*give a fine-tune of the same base"):
+        style.build(style.StyleOptions(rank=4, teacher=str(other)), sd1, CPU)
+    with pytest.raises(TrainingError, match="two ways to learn"):
+        style.StyleOptions(teacher=str(other), accelerator="lcm-lora-mini")
+
+
 @pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl", "ssd-1b"])
 def test_diffusers_draws_with_what_was_trained(family: str, tmp_path: Path) -> None:
     folder = tiny_folder(family, tmp_path / family)

@@ -23,10 +23,13 @@ from laur.optimize.lora_file import LoraFile
 from laur.optimize.merge import layer_shapes
 from laur.pipeline.engine import Engine
 from laur.pipeline.loading.load import load
-from laur.train.batch import Batch
+from laur.train.batch import Batch, Conditions
 from laur.train.draws import Draws
 from laur.train.journal import read
 from laur.train.objective import Loss
+from laur.train.objectives.lcf import merge
+from laur.train.objectives.lcm import fresh
+from laur.train.objectives.networks import predict
 from laur.train.objectives.style import Style
 
 UPDATES = 2
@@ -92,6 +95,21 @@ def test_a_style_goes_on_from_an_adapter(checkpoint: Path, data: Path, tmp_path:
     for name, delta in before.items():
         assert torch.allclose(matrix(name, delta), matrix(name, after[name]), atol=1e-3), name
     assert trained("style", tmp_path / "less", checkpoint, data, *begin, "--set", "objective.rank=1") == 2
+
+
+def test_a_lora_learns_what_a_fine_tune_predicts(checkpoint: Path, data: Path, tmp_path: Path) -> None:
+    much = ("--set", "optimiser.lr=3e-3", "--set", "optimiser.warmup=0")
+    tuned = outcome("base", tmp_path / "tuned", checkpoint, data, *much)
+    teacher = ("--set", f"objective.teacher={json.dumps(str(tuned))}", "--set", "sheet.updates=0")
+    assert trained("style", tmp_path / "run", checkpoint, data, *teacher, *much, "--updates", "24") == 0
+    loaded, cpu = load(str(checkpoint)), torch.device("cpu")
+    base, student, goal = fresh(loaded, cpu), fresh(loaded, cpu), fresh(load(str(tuned)), cpu)
+    merge(student, str(next((tmp_path / "run" / "result").glob("*.safetensors"))))
+    draws, t = Draws(3, torch.arange(8)), torch.arange(60, 1000, 120)
+    x, context = draws.normal("x", (4, 8, 8)), draws.normal("context", (77, base.config["cross_attention_dim"]))
+    with torch.no_grad():
+        plain, after, wanted = (predict(unet, x, t, Conditions(context)) for unet in (base, student, goal))
+    assert (after - wanted).square().mean() < 0.5 * (plain - wanted).square().mean()
 
 
 def test_a_run_does_not_go_on_upon_files_that_were_made_anew(

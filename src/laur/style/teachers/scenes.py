@@ -124,7 +124,7 @@ def _skyline(night: Image, xs: Field, ys: Field, rng: np.random.Generator) -> Im
     return blur(scene, 1.1)
 
 
-def science_fiction(image: Image, _: np.random.Generator) -> Image:
+def science_fiction(image: Image, _moving: np.random.Generator) -> Image:
     """A metal thing in space: cool specular shading, panel lines, a blue rim light, stars, a planet's limb."""
     mask = subject(image)
     xs, ys = _grid(image)

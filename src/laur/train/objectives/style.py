@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from laur.core.errors import TrainingError
 from laur.train.batch import Batch, Conditions
 from laur.train.objective import Loss
-from laur.train.objectives.base import DenoisingOptions, denoising, draw_timesteps
+from laur.train.objectives.base import DenoisingOptions, denoising, draw_timesteps, snr_weight
 from laur.train.objectives.consistency import Distance, distance, within
 from laur.train.objectives.lora import Lora
 from laur.train.objectives.networks import Diffusion, predict
@@ -50,6 +50,9 @@ class StyleOptions(DenoisingOptions):
     adapter: str = ""
     """A style's LoRA to go on from, by the style's name or a file, of this rank or a lower one; begin anew where
     empty."""
+    teacher: str = ""
+    """A checkpoint of the same architecture, fine-tuned in the style: its predictions are learned in place of the set's
+    noise (distillation, arXiv 1503.02531); with `adapter`, a LoRA extracted from it is mended so. None where empty."""
     trigger_words: tuple[str, ...] = ()
     """Words of the captions that call the style; written into the file, so that prompts get them by themselves."""
     prior: str = ""
@@ -80,6 +83,10 @@ class StyleOptions(DenoisingOptions):
             raise TrainingError(f"huber is {self.huber}; it must be above 0")
         if self.path and not self.accelerator:
             raise TrainingError("objective.path is an accelerator's; name it with objective.accelerator")
+        if self.teacher and self.accelerator:
+            raise TrainingError(
+                "objective.teacher and objective.accelerator are two ways to learn; leave one of them out"
+            )
 
 
 class Style:
@@ -95,12 +102,15 @@ class Style:
         prior: Prior | None = None,
         fast: nn.Module | None = None,
         way: Way | None = None,
+        teacher: nn.Module | None = None,
     ) -> None:
-        """`fast`: the same network with the accelerator in its weights; `way`: what was painted over its steps."""
+        """`fast`: the same network with the accelerator in its weights; `way`: what was painted over its steps;
+        `teacher`: a network that predicts in the style."""
         self.lora = Lora(unet, rank=options.rank, alpha=options.alpha, targets=options.targets)
         self.model = unet
         self._loaded, self._diffusion, self._options, self._prior = loaded, diffusion, options, prior
         self._fast, self._way = fast, way
+        self._teacher = None if teacher is None else teacher.requires_grad_(False).eval()
         self.needs_noise = fast is not None
         self._held_out = False
         self.inputs: Mapping[str, str] = {}
@@ -128,6 +138,8 @@ class Style:
         """Of the style's pictures, plus that of the prior's."""
         if self._fast is not None:
             style, parts = self._both(batch, draws)
+        elif self._teacher is not None:
+            style, parts = self._taught(self._teacher, batch, draws).mean(), {}
         else:
             each, _ = denoising(self.model, self._diffusion, self._options, batch, draws)
             style, parts = each.mean(), {}
@@ -136,6 +148,16 @@ class Style:
         kept, _ = denoising(self.model, self._diffusion, self._options, self._prior.batch(batch, draws), draws)
         total = style + self._options.prior_weight * kept.mean()
         return Loss(total, {**parts, "style": style.detach(), "prior": kept.detach().mean()})
+
+    def _taught(self, teacher: nn.Module, batch: Batch, draws: Draws) -> Tensor:
+        """(B,) against the teacher's predictions, at the same noise."""
+        told, diffusion, z = _told(batch), self._diffusion, batch.latents
+        t = self._timesteps(draws)
+        x = diffusion.noised(z, draws.normal("noise", z.shape[1:]), t)
+        with torch.no_grad():
+            wanted = predict(teacher, x, t, told)
+        error = (predict(self.model, x, t, told) - wanted).square().flatten(1).mean(1)
+        return error * snr_weight(self._options, diffusion, t)
 
     def _both(self, batch: Batch, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
         """Odd samples plainly, even ones with the accelerator. A mean over all of them, and its two parts."""
@@ -302,8 +324,18 @@ def build(options: StyleOptions, loaded: LoadedCheckpoint, device: torch.device)
     if options.path:
         way = Way(options.path)
         inputs["objective.path"] = way.key
+    teacher = None
+    if options.teacher:
+        teacher, inputs["objective.teacher"] = _teacher(options.teacher, loaded, device)
     style = Style(
-        loaded, fresh(loaded, device), Diffusion(loaded.info, device), options, prior=prior, fast=fast, way=way
+        loaded,
+        fresh(loaded, device),
+        Diffusion(loaded.info, device),
+        options,
+        prior=prior,
+        fast=fast,
+        way=way,
+        teacher=teacher,
     )
     if options.adapter:
         name = options.adapter
@@ -314,3 +346,20 @@ def build(options: StyleOptions, loaded: LoadedCheckpoint, device: torch.device)
         inputs["objective.adapter"] = begun.sha256
     style.inputs = inputs
     return style
+
+
+def _teacher(name: str, loaded: LoadedCheckpoint, device: torch.device) -> tuple[nn.Module, str]:
+    """Its network and its hash. Errors: TrainingError where it is not of the student's kind, those of loading."""
+    from laur.pipeline.loading.load import load
+    from laur.train.objectives.lcm import fresh
+
+    found = load(name)
+    network = fresh(found, device)
+    theirs, ours = network.state_dict(), loaded.unet().state_dict()
+    same = theirs.keys() == ours.keys() and all(theirs[key].shape == tensor.shape for key, tensor in ours.items())
+    if not same or found.info.prediction != loaded.info.prediction:
+        raise TrainingError(
+            f"the teacher {name} is not of {loaded.info.name}'s kind (layers, widths or prediction differ); "
+            "give a fine-tune of the same base"
+        )
+    return network, found.info.sha256
