@@ -1,5 +1,8 @@
 """Make the styles of `mini` one by one: all weights learn a teacher's pictures, what changed becomes a LoRA in 8 bits.
 
+A low rank leaves most of the change behind, so the LoRA then learns what the changed network predicts
+(`objective.teacher`).
+
 The teacher paints over icons of the pack or, of most styles, over what mini itself draws from their captions in four
 steps: then there is the style alone to learn, and subjects stay as they were.
 
@@ -18,6 +21,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +68,16 @@ SETTINGS = {
     "save.updates": "50",
 }
 """Of the fine-tune."""
+MENDING = {
+    "objective.targets": '["*"]',
+    "objective.timesteps": "uniform",
+    "optimiser.name": "adamw",
+    "optimiser.lr": "2e-4",
+    "optimiser.warmup": "10",
+    "sheet.updates": "0",
+    "save.updates": "50",
+}
+"""Of the LoRA that learns from the fine-tune."""
 KEY = "laur.made_from"
 
 
@@ -82,10 +96,17 @@ def main() -> None:
             continue
         begun = time.monotonic()
         beneath = icons if over_icons else _own(wish, loaded, icons)
-        tuned = _tuned(wish, card, loaded, beneath, wish.work / f"{card.name}-{key[:8]}")
-        error = _compact(tuned, loaded, target, card, key)
+        work = wish.work / f"{card.name}-{key[:8]}"
+        tuned = _tuned(wish, card, loaded, beneath, work)
+        low, error = _extracted(tuned, loaded, card)
+        if wish.mending:
+            low = _mended(wish, card, loaded, low, work)
+        _compact(low, loaded, target, card, key)
         seconds = time.monotonic() - begun
-        print(f"{card.name}: {target.stat().st_size:,} bytes, error {error:.2f}, {seconds:.0f} s", flush=True)
+        print(
+            f"{card.name}: {target.stat().st_size:,} bytes, rank {_rank(card)} leaves {error:.2f}, {seconds:.0f} s",
+            flush=True,
+        )
 
 
 def _arguments() -> argparse.Namespace:
@@ -98,6 +119,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--own", type=int, default=480, help="mini's own pictures, painted over for a style")
     parser.add_argument("--updates", type=int, default=270)
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--mending", type=int, default=130, help="updates of the LoRA by what the fine-tune predicts")
     return parser.parse_args()
 
 
@@ -106,7 +128,7 @@ def _key(wish: argparse.Namespace, card: Card, loaded: LoadedCheckpoint, icons: 
         "base": loaded.info.sha256,
         "teacher": teacher(card.teacher).sha256,
         "pictures": dict(icons.describe()),
-        "settings": [wish.updates, wish.batch, _rank(card), SETTINGS],
+        "settings": [wish.updates, wish.batch, _rank(card), SETTINGS, wish.mending, MENDING],
     }
     if card.name not in OVER_ICONS:
         made_from["accelerator"] = hashlib.sha256(adapter_file("lcm-lora-mini").read_bytes()).hexdigest()
@@ -139,24 +161,49 @@ def _tuned(wish: argparse.Namespace, card: Card, loaded: LoadedCheckpoint, benea
     trigger = f"{card.name.replace('-', ' ')} style" if card.name in OVER_ICONS else ""
     source = Restyled(beneath, teacher(card.teacher), trigger, seed=0)
     prepare(source, work / "set", loaded, Wish(size=loaded.info.native_size), place=choose(None))
-    command = [sys.executable, "-m", "laur", "train", "base", "--data", work / "set", "--out", work / "run"]
-    command += ["--updates", wish.updates, "--batch", wish.batch]
-    for name, value in SETTINGS.items():
-        command += ["--set", f"{name}={value}"]
-    subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL)
+    options: dict[str, object] = {"--data": work / "set", "--out": work / "run", "--updates": wish.updates}
+    _train("base", {**options, "--batch": wish.batch}, SETTINGS)
     return work / "run" / "result"
 
 
-def _compact(tuned: Path, loaded: LoadedCheckpoint, target: Path, card: Card, key: str) -> float:
-    """Write the adapter; the relative error of its rank."""
-    weights = [_weights(one) for one in (load(str(tuned)), loaded)]
-    deltas, loss = extract(*weights, rank=_rank(card))
-    low = {name: delta for name, delta in deltas.items() if isinstance(delta, LowRank)}
+def _train(task: str, options: Mapping[str, object], settings: Mapping[str, object]) -> None:
+    """By the command, which goes on where it was interrupted."""
+    command = [sys.executable, "-m", "laur", "train", task]
+    command += [str(part) for option in options.items() for part in option]
+    command += [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def _extracted(tuned: Path, loaded: LoadedCheckpoint, card: Card) -> tuple[dict[str, LowRank], float]:
+    """The change at the style's rank, and the part of its norm that is left behind."""
+    deltas, loss = extract(*(_weights(one) for one in (load(str(tuned)), loaded)), rank=_rank(card))
+    return {name: delta for name, delta in deltas.items() if isinstance(delta, LowRank)}, loss.error
+
+
+def _mended(
+    wish: argparse.Namespace, card: Card, loaded: LoadedCheckpoint, low: Mapping[str, LowRank], work: Path
+) -> dict[str, LowRank]:
+    """The same rank after learning from the fine-tune's predictions."""
+    begin = work / "extracted.safetensors"
+    compact.write(low, begin, {"modelspec.title": card.name})
+    told: dict[str, object] = {
+        "objective.rank": _rank(card),
+        "objective.adapter": json.dumps(str(begin.resolve())),
+        "objective.teacher": json.dumps(str((work / "run" / "result").resolve())),
+    }
+    options: dict[str, object] = {"--data": work / "set", "--out": work / "mended", "--updates": wish.mending}
+    _train("style", {**options, "--batch": wish.batch}, {**MENDING, **told})
+    (result,) = (work / "mended" / "result").glob("*.safetensors")
+    deltas = LoraFile(result).deltas(layer_shapes(loaded.unet(), "unet"))
+    return {name: delta for name, delta in deltas.items() if isinstance(delta, LowRank) and delta.up.any()}
+
+
+def _compact(low: Mapping[str, LowRank], loaded: LoadedCheckpoint, target: Path, card: Card, key: str) -> None:
+    """Write the adapter in 8 bits."""
     bare = {name.removeprefix("unet."): delta for name, delta in low.items()}
     metadata = export.adapter_metadata(card.name, bare, loaded, task="style", accelerates=False, trigger_words=())
     target.parent.mkdir(parents=True, exist_ok=True)
     compact.write(low, target, {**metadata, KEY: key, "modelspec.description": card.words})
-    return loss.error
 
 
 def _weights(loaded: LoadedCheckpoint) -> dict[str, Tensor]:

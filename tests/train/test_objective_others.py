@@ -19,6 +19,7 @@ from tiny_set import tiny_set
 from helpers.tiny import tiny_folder
 from laur.core.errors import ResourceError, TrainingError
 from laur.core.recipe import Recipe
+from laur.optimize.deltas import LowRank
 from laur.optimize.lora_file import LoraFile
 from laur.optimize.merge import layer_shapes
 from laur.pipeline import device as devices
@@ -125,6 +126,19 @@ def random_lora(loaded: LoadedCheckpoint, rank: int = 4) -> tuple[Any, Lora]:
         for layer in lora.layers.values():
             layer.up.normal_(std=0.2)
     return unet, lora
+
+
+def test_an_adapters_factors_are_learned_on_at_one_size(sd1: LoadedCheckpoint) -> None:
+    """An optimiser's step is of one size for every element, and files in 8 bits have factors of 1e2 and 1e-6."""
+    unet, lora = random_lora(sd1)
+    found = {f"unet.{name}": delta for name, delta in lora.deltas(dict(unet.named_parameters())).items()}
+    uneven = {name: LowRank(delta.up * 1e-5, delta.down * 1e3, delta.scale * 1e2) for name, delta in found.items()}
+    again = Lora(lcm.fresh(sd1, CPU), rank=5, alpha=None, targets=ALL)
+    again.begin_with(uneven)
+    for name, layer in again.layers.items():
+        up, down = (factor.detach().square().mean().sqrt() for factor in (layer.up[:, :4], layer.down[:4]))
+        torch.testing.assert_close(up, down, rtol=1e-4, atol=0.0)
+        torch.testing.assert_close(layer.merged(), unet.get_submodule(name).merged(), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("min_snr", [0.0, 5.0])

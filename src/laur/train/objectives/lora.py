@@ -179,8 +179,13 @@ class Lora:
             if not isinstance(delta, LowRank) or delta.rank > self.rank:
                 what = f"has rank {delta.rank}" if isinstance(delta, LowRank) else "has no two factors"
                 raise TrainingError(f"the adapter {what} at {name}; go on from one of rank {self.rank} at most")
-            layer.up[:, : delta.rank] = delta.up.flatten(1).to(layer.up) * (delta.scale / self.scale)
-            layer.down[: delta.rank] = delta.down.flatten(1).to(layer.down)
+            up = delta.up.flatten(1).to(layer.up) * (delta.scale / self.scale)
+            down = delta.down.flatten(1).to(layer.down)
+            # An optimiser's steps are of one size for both, so their elements must be too: files in 8 bits have factors
+            # as large as E4M3 goes and an alpha of 1e-6, and one step of the small factor would be all there is.
+            even = (_typical(down) / _typical(up)) ** 0.5 if up.any() and down.any() else 1.0
+            layer.up[:, : delta.rank] = up * even
+            layer.down[: delta.rank] = down / even
             if layer.target_up is not None and layer.target_down is not None:
                 layer.target_up.copy_(layer.up)
                 layer.target_down.copy_(layer.down)
@@ -236,3 +241,8 @@ def chosen(network: nn.Module, targets: Sequence[str]) -> list[str]:
     if not found:
         raise TrainingError(f"targets {', '.join(targets) or '()'} name no layer of this network")
     return [name for name in names if name in found]
+
+
+def _typical(factor: Tensor) -> float:
+    """The root mean square of its elements."""
+    return float(factor.square().mean().sqrt())
