@@ -77,7 +77,7 @@ def cubism(image: Image, _: np.random.Generator) -> Image:
     """A thing of a few flat planes, seen from several sides at once, in ochre, grey and green (Braque, Picasso 1910).
 
     The thing is raised to a body; each part of it belongs to the plane that looks most nearly where the body does, and
-    a plane has one light, and its content moved and turned by itself (Collomosse & Hall, "Cubist Style Rendering from
+    a plane has one light and is moved by itself, over its neighbours (Collomosse & Hall, "Cubist Style Rendering from
     Photographs", 2003). So planes follow the thing's own edges: facets strewn over the picture (Hausner, "Simulating
     Decorative Mosaics", 2001) lie where no prompt tells a model, and it draws the mean of all places.
     """
