@@ -31,6 +31,7 @@ from laur.train.data.picture import Skip
 from laur.train.data.sources.fold import Fold
 from laur.train.data.sources.pack import Pack
 from laur.train.data.sources.restyled import Restyled
+from laur.utils.metrics.agreement import psnr
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -92,14 +93,14 @@ def _drawn(source: Any) -> Iterator[np.ndarray]:
         yield np.asarray(image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS))
 
 
-def psnr(one: Tensor, other: Tensor) -> Tensor:
-    """(n,) dB of pictures in -1..1."""
-    return 10 * torch.log10(4 / (one - other).square().mean((1, 2, 3)).clamp(min=1e-12))
-
-
 def decibels(one: Tensor, other: Tensor) -> dict[str, float]:
     """Mean and least of their PSNR."""
-    return told(psnr(one, other))
+    return told(torch.as_tensor(psnr(as_bytes(one), as_bytes(other))))
+
+
+def as_bytes(pictures: Tensor) -> np.ndarray:
+    """(n, H, W, 3) uint8 of (n, 3, H, W) in -1..1."""
+    return ((pictures + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
 
 
 def told(values: Tensor) -> dict[str, float]:
@@ -153,7 +154,7 @@ def main() -> None:
 
     both("icons there and back, dB", icons, decibels)
     before, after = former.encode(icons), now.encode(icons)
-    figures["the former latents of icons, decoded now, dB"] = told(psnr(icons, now.decode(before)))
+    figures["the former latents of icons, decoded now, dB"] = decibels(icons, now.decode(before))
     moved = (after - before).square().mean((1, 2, 3)) / before.var((1, 2, 3))
     figures["latents of icons moved, share of their variance"] = {
         "mean": round(float(moved.mean()), 4), "median": round(float(moved.median()), 4),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from fake_server import Server, serving
@@ -18,8 +19,13 @@ def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="module")
-def sd1(tmp_path_factory: pytest.TempPathFactory) -> LoadedCheckpoint:
-    return load(str(tiny_folder("sd1", tmp_path_factory.mktemp("checkpoint") / "sd1")))
+def sd1_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_folder("sd1", tmp_path_factory.mktemp("checkpoint") / "sd1")
+
+
+@pytest.fixture(scope="module")
+def sd1(sd1_folder: Path) -> LoadedCheckpoint:
+    return load(str(sd1_folder))
 
 
 @pytest.fixture(scope="module")

@@ -36,16 +36,6 @@ CPU = torch.device("cpu")
 ALL = tuple(GROUPS)
 
 
-@pytest.fixture(scope="module")
-def sd1_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_folder("sd1", tmp_path_factory.mktemp("checkpoint") / "sd1")
-
-
-@pytest.fixture(scope="module")
-def sd1(sd1_folder: Path) -> LoadedCheckpoint:
-    return load(str(sd1_folder))
-
-
 def some_batch(loaded: LoadedCheckpoint, count: int = 6) -> tuple[Batch, Draws]:
     keys = torch.arange(count)
     draws = Draws(5, keys)

@@ -10,11 +10,10 @@ import pytest
 import torch
 from tiny_set import tiny_set
 
-from helpers.tiny import tiny_folder
 from laur.core.errors import TrainingError
 from laur.core.recipe import Recipe
 from laur.pipeline.engine import Engine
-from laur.pipeline.loading.load import LoadedCheckpoint, load
+from laur.pipeline.loading.load import LoadedCheckpoint
 from laur.train.batch import Batch
 from laur.train.conditions import plain_prompt
 from laur.train.data.reader import TrainingSet
@@ -24,16 +23,6 @@ from laur.train.objectives import vae
 from laur.train.objectives.drawn import DrawnLatents
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def sd1_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_folder("sd1", tmp_path_factory.mktemp("checkpoint") / "sd1")
-
-
-@pytest.fixture(scope="module")
-def sd1(sd1_folder: Path) -> LoadedCheckpoint:
-    return load(str(sd1_folder))
 
 
 def test_an_autoencoder_learns_its_decoder_alone(sd1: LoadedCheckpoint) -> None:

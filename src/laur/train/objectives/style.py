@@ -4,6 +4,9 @@ keep the style when an accelerator draws in few steps.
 Prior preservation is that of DreamBooth (arXiv 2208.12242, section 3.2): a second set, of pictures in no such style,
 is learned beside the first, so that the adapter stays quiet where the style was not asked for.
 
+What a checkpoint that was fine-tuned in the style predicts can be learned in place of the set's noise (distillation,
+arXiv 1503.02531): its predictions are the means that noisy targets only have on average.
+
 An accelerator's consistency function is learned as a regression on pairs: what it drew plainly from some noise is
 known, and so is what the style's teacher makes of that, so f(x_T, T) of that same noise is pulled to it, and f(x_t, t)
 on the way too. Pairs of noise and picture keep a seed's composition, which an average over all pictures of a caption
