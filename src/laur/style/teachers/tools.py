@@ -102,8 +102,8 @@ def fractal(shape: tuple[int, ...], scale: float, rng: np.random.Generator, octa
 def same_always(number: int) -> np.random.Generator:
     """For what is the same in every picture of a style: where a ground's shapes lie, say.
 
-    A model cannot know from a prompt where a cloud or an edge is, and in few steps it draws the mean of all places,
-    which is mud; what always lies in one place it learns at once.
+    No prompt says where a cloud or a tower is, so of what moves about a model can learn the mean alone, in few steps
+    above all.
     """
     return np.random.default_rng(number)
 
