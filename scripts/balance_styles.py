@@ -3,11 +3,12 @@
     python scripts/balance_styles.py                every shipped style whose file is there
     python scripts/balance_styles.py oil ink        these
 
-Tried are a few factors of the style's weight: one for the first quarter of the run, in which it is laid down what a
-picture shows, and one for the rest; where none of them meets both goals, the best of them with factors of blocks on
-top. Each is measured as benchmarks/style_retention.py measures, on other prompts and seeds. Kept are the factors
-nearest to 1 that meet both goals, or else those that come nearest to them; what gains less than MARGIN over the plain
-weight, or by block over none, is not worth its card's lines. Interrupted, it goes on.
+Tried are a few courses of the style's weight over the four quarters of a run: the first lays down what a picture shows,
+the last its surface. Where none of them keeps both style and caption, the search goes on from the best, a quarter at a
+time; where that does not reach the goals either, factors of blocks come on top. Each is measured as
+benchmarks/style_retention.py measures, on other prompts and seeds. Kept are the factors nearest to 1 that meet both
+goals, or else those that come nearest to them; what gains less than MARGIN over the plain weight, or by quarters or
+blocks over what is simpler, is not worth its card's lines. Interrupted, it goes on.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import argparse
 import hashlib
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,28 +35,52 @@ PROMPTS = Path(__file__).parents[1] / "benchmarks" / "prompts"
 class Factors(NamedTuple):
     """Of a style's weight."""
 
-    first: float
-    """In the first quarter of the run."""
-    rest: float
+    quarters: tuple[float, float, float, float]
+    """Over the run."""
     blocks: tuple[tuple[str, float], ...] = ()
     """On top, as AdapterRef.by_block."""
 
     @property
     def distance(self) -> float:
         """From the plain weight."""
-        return sum(abs(factor - 1) for factor in (self.first, self.rest, *dict(self.blocks).values()))
+        return sum(abs(factor - 1) for factor in (*self.quarters, *dict(self.blocks).values()))
+
+    @property
+    def kind(self) -> int:
+        """How much it takes to say: 0 a factor for the first quarter and one for the rest, 1 four, 2 blocks too."""
+        return 2 if self.blocks else int(len(set(self.quarters[1:])) > 1)
+
+    @property
+    def phases(self) -> tuple[tuple[float, float], ...]:
+        """As AdapterRef.phases."""
+        of = self.quarters
+        return tuple((i / 4, factor) for i, factor in enumerate(of) if i == 0 or factor != of[i - 1])
 
 
-PLAIN = Factors(1.0, 1.0)
+def pair(first: float, rest: float) -> Factors:
+    """One factor in the first quarter of the run, another after it."""
+    return Factors((first, rest, rest, rest))
+
+
+PLAIN = pair(1.0, 1.0)
 TRIED = (
     PLAIN,
-    Factors(1.0, 1.25),
-    *(Factors(same, same) for same in (1.25, 1.5, 0.8, 0.6)),
-    *(Factors(0.8, rest) for rest in (1.0, 1.25)),
-    *(Factors(0.6, rest) for rest in (0.8, 1.0)),
-    *(Factors(0.3, rest) for rest in (0.8, 1.0, 1.25, 1.5)),
-    *(Factors(first, rest) for first in (0.15, 0.0) for rest in (1.0, 1.25)),
+    *(pair(same, same) for same in (1.25, 0.8, 0.6)),
+    pair(1.0, 1.25),
+    pair(0.6, 1.0),
+    *(pair(0.3, rest) for rest in (0.8, 1.0, 1.25)),
+    pair(0.0, 1.0),
 )
+COURSES = (
+    Factors((0.0, 0.6, 1.4, 2.0)),
+    Factors((0.3, 0.8, 1.2, 1.6)),
+    Factors((1.2, 1.2, 0.8, 0.6)),
+)
+"""Rising and falling ones, from which the search may set out."""
+ROUNDS = 3
+STEP = 1.4
+"""A quarter's factor is multiplied and divided by so much."""
+LEAST, MOST = 0.15, 3.0
 BLOCKS = (
     (("up", 1.4),),
     (("up", 0.7),),
@@ -64,7 +90,6 @@ BLOCKS = (
     (("down", 0.6), ("up", 1.4)),
     (("down", 1.4), ("up", 0.7)),
 )
-FROM = 0.25
 STYLE_GOAL, CAPTION_GOAL = 0.92, 0.97
 """A little above what is asked for, since it is measured on few prompts."""
 MARGIN = 0.03
@@ -88,8 +113,8 @@ def reached(style: float, caption: float) -> float:
 def chosen(found: dict[Factors, tuple[float, float]]) -> Factors:
     """The factors to take, from what each kept of style and caption."""
     level, taken = reached(*found[PLAIN]), PLAIN
-    for blocks in (False, True):
-        within = {factors: kept for factors, kept in found.items() if bool(factors.blocks) == blocks}
+    for kind in range(3):
+        within = {factors: kept for factors, kept in found.items() if factors.kind == kind}
         best = max((reached(*kept) for kept in within.values()), default=0.0)
         if best - level < MARGIN:
             continue
@@ -99,9 +124,41 @@ def chosen(found: dict[Factors, tuple[float, float]]) -> Factors:
     return taken
 
 
+def neighbours(factors: Factors) -> list[Factors]:
+    """One quarter's factor larger or smaller."""
+    found: list[Factors] = []
+    for i, old in enumerate(factors.quarters):
+        for new in (old * STEP if old else 2 * LEAST, old / STEP):
+            kept = 0.0 if new < LEAST else round(min(new, MOST), 2)
+            if kept != old:
+                quarters = (*factors.quarters[:i], kept, *factors.quarters[i + 1 :])
+                found.append(factors._replace(quarters=quarters))
+    return found
+
+
+def search(measure: Callable[[Factors], tuple[float, float]]) -> Factors:
+    """The factors to take, by what `measure` says that some keep of style and caption."""
+    found = {factors: measure(factors) for factors in TRIED}
+    if reached(*found[chosen(found)]) < 1:
+        found |= {factors: measure(factors) for factors in COURSES}
+    for _ in range(ROUNDS):
+        best = max(found, key=lambda factors: (reached(*found[factors]), _sum(*found[factors])))
+        if reached(*found[best]) >= 1:
+            break
+        found |= {factors: measure(factors) for factors in neighbours(best) if factors not in found}
+        if max(reached(*kept) for kept in found.values()) - reached(*found[best]) < SAME:
+            break
+    taken = chosen(found)
+    if reached(*found[taken]) < 1:
+        found |= {factors: measure(factors) for factors in (taken._replace(blocks=blocks) for blocks in BLOCKS)}
+        taken = chosen(found)
+    return taken
+
+
 def words(factors: Factors) -> str:
     """For a line."""
-    return ", ".join([f"{factors.first:g} then {factors.rest:g}", *(f"{name} x{by:g}" for name, by in factors.blocks)])
+    quarters = " ".join(f"{factor:g}" for factor in factors.quarters)
+    return ", ".join([quarters, *(f"{name} x{by:g}" for name, by in factors.blocks)])
 
 
 def _sum(style: float, caption: float) -> float:
@@ -115,8 +172,7 @@ def write(card: Card, style: str, accelerator: str, factors: Factors) -> None:
     assert form.file is not None
     path = form.file.with_name(f"{card.name}.toml")
     text = re.sub(r"\n*\[\[balance\]\]\n(?:[^\[\n][^\n]*\n?)*", "\n", path.read_text("utf-8")).rstrip("\n")
-    first, rest = factors.first, factors.rest
-    phases = f"[[0.0, {first}], [{FROM}, {rest}]]" if first != rest else f"[[0.0, {first}]]"
+    phases = f"[{', '.join(f'[{begin}, {factor}]' for begin, factor in factors.phases)}]"
     lines = f'[[balance]]\nstyle = "{style}"\naccelerator = "{accelerator}"\nphases = {phases}\n'
     if factors.blocks:
         lines += f"by_block = {{{', '.join(f'{block} = {factor}' for block, factor in factors.blocks)}}}\n"
@@ -141,8 +197,8 @@ def main() -> int:
             continue
 
         def measure(factors: Factors, card: Card = card, weight: float = form.weight) -> tuple[float, float]:
-            phases, blocks = ((0.0, factors.first), (FROM, factors.rest)), dict(factors.blocks) or None
-            ref = AdapterRef(name=card.name, weight=weight, phases=phases, by_block=blocks)
+            blocks = dict(factors.blocks) or None
+            ref = AdapterRef(name=card.name, weight=weight, phases=factors.phases, by_block=blocks)
             wish = RetentionWish(
                 styles=[card.name],
                 prompts=prompts_of(args.prompts),
@@ -158,11 +214,7 @@ def main() -> int:
             print(f"{card.name}{note} {words(factors)}: style {style:.2f}, caption {caption:.2f}", flush=True)
             return style, caption
 
-        found = {factors: measure(factors) for factors in TRIED}
-        taken = chosen(found)
-        if reached(*found[taken]) < 1:
-            found |= {factors: measure(factors) for factors in (taken._replace(blocks=blocks) for blocks in BLOCKS)}
-            taken = chosen(found)
+        taken = search(measure)
         print(f"{card.name}: {words(taken)}", flush=True)
         if not args.dry:
             write(card, engine.library.adapter(card.name).sha256, accelerator, taken)

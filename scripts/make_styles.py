@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 CONTENT = ("fluent 3d", "noto", "twemoji", "fluent flat", "emojione", "fluent gradient")
 """Styles of the pack whose pictures are painted: coloured and filled."""
 RANK = 4
-RANKS = {"noir": 8}
+RANKS: dict[str, int] = {}
 """Where the usual rank loses the style."""
 OVER_ICONS = frozenset(
     ("fauvism", "impressionism", "ink", "paper-cut", "pencil", "pixel-art", "pointillism", "ukiyo-e", "watercolour")

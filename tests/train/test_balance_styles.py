@@ -5,6 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -24,9 +25,9 @@ def script() -> ModuleType:
 
 
 def taken(script: ModuleType, found: dict[tuple[float, float], tuple[float, float]]) -> tuple[float, float]:
-    chosen = script.chosen({script.Factors(*factors): kept for factors, kept in found.items()})
-    assert chosen.blocks == ()
-    return chosen.first, chosen.rest
+    chosen = script.chosen({script.pair(*factors): kept for factors, kept in found.items()})
+    assert chosen.kind == 0
+    return chosen.quarters[:2]
 
 
 def test_prompts_are_others_than_the_benchmark_draws(script: ModuleType) -> None:
@@ -56,11 +57,53 @@ def test_a_little_better_is_not_enough(script: ModuleType) -> None:
 
 
 def test_blocks_are_weighed_where_that_gains_enough(script: ModuleType) -> None:
-    late = script.Factors(0.3, 1.0)
+    late = script.pair(0.3, 1.0)
     found = {script.PLAIN: (1.1, 0.6), late: (0.9, 0.8), late._replace(blocks=(("up", 1.4),)): (0.95, 0.9)}
     assert script.chosen(found).blocks == (("up", 1.4),)
     found[late._replace(blocks=(("up", 1.4),))] = (0.95, 0.81)
     assert script.chosen(found) == late
+
+
+def test_quarters_are_weighed_where_that_gains_enough(script: ModuleType) -> None:
+    late, rising = script.pair(0.3, 1.0), script.Factors((0.0, 0.6, 1.4, 2.0))
+    assert script.chosen({script.PLAIN: (1.1, 0.6), late: (0.85, 0.9), rising: (0.9, 1.0)}) == rising
+    assert script.chosen({script.PLAIN: (1.1, 0.6), late: (0.85, 0.9), rising: (0.86, 0.9)}) == late
+    assert rising.phases == ((0.0, 0.0), (0.25, 0.6), (0.5, 1.4), (0.75, 2.0))
+    assert script.Factors((0.6, 0.6, 1.0, 1.0)).phases == ((0.0, 0.6), (0.5, 1.0))
+
+
+def test_a_quarters_neighbours_are_larger_and_smaller_within_limits(script: ModuleType) -> None:
+    found = [factors.quarters for factors in script.neighbours(script.Factors((0.0, 0.2, 1.0, 3.0)))]
+    assert found == [
+        *((0.3, 0.2, 1.0, 3.0), (0.0, 0.28, 1.0, 3.0), (0.0, 0.0, 1.0, 3.0)),
+        *((0.0, 0.2, 1.4, 3.0), (0.0, 0.2, 0.71, 3.0), (0.0, 0.2, 1.0, 2.14)),
+    ]
+
+
+def test_the_search_goes_where_the_pairs_do_not_reach(script: ModuleType) -> None:
+    """A style that is there by its last quarter's weight alone, a caption by the first's."""
+    asked: list[object] = []
+
+    def measure(factors: Any) -> tuple[float, float]:
+        asked.append(factors)
+        first, _, _, last = factors.quarters
+        return min(1.0, last / 2.6), 1.0 - first
+
+    found = script.search(measure)
+    assert found.kind == 1
+    assert script.reached(*measure(found)) == 1
+    assert len(asked) - 1 == len(set(asked[:-1]))
+
+
+def test_the_search_ends_where_the_pairs_reach(script: ModuleType) -> None:
+    asked: list[object] = []
+
+    def measure(factors: Any) -> tuple[float, float]:
+        asked.append(factors)
+        return 1.0, 1.0
+
+    assert script.search(measure) == script.PLAIN
+    assert len(asked) == len(script.TRIED)
 
 
 def test_blocks_factors_reach_the_card(script: ModuleType, tmp_path: Path) -> None:
@@ -68,7 +111,7 @@ def test_blocks_factors_reach_the_card(script: ModuleType, tmp_path: Path) -> No
     assert shipped.forms["mini"].file is not None
     shutil.copy(shipped.forms["mini"].file.with_name("ink.toml"), tmp_path)
     card = cards.read(tmp_path / "ink.toml", "medium")
-    factors = script.Factors(0.3, 1.25, (("down", 0.6), ("up", 1.4)))
+    factors = script.pair(0.3, 1.25)._replace(blocks=(("down", 0.6), ("up", 1.4)))
     script.write(card, "a" * 64, "b" * 64, factors)
     script.write(card, "c" * 64, "d" * 64, factors)
     (balance,) = cards.read(tmp_path / "ink.toml", "medium").balances
@@ -82,8 +125,8 @@ def test_a_card_is_written_and_written_anew(script: ModuleType, tmp_path: Path, 
     assert shipped.forms["mini"].file is not None
     shutil.copy(shipped.forms["mini"].file.with_name("ink.toml"), tmp_path)
     card = cards.read(tmp_path / "ink.toml", "medium")
-    script.write(card, "a" * 64, "b" * 64, script.Factors(1.5, 1.5))
-    script.write(card, "c" * 64, "d" * 64, script.Factors(*factors))
+    script.write(card, "a" * 64, "b" * 64, script.pair(1.5, 1.5))
+    script.write(card, "c" * 64, "d" * 64, script.pair(*factors))
     again = cards.read(tmp_path / "ink.toml", "medium")
     (balance,) = again.balances
     assert (balance.style, balance.accelerator) == ("c" * 64, "d" * 64)
