@@ -108,12 +108,21 @@ def test_all_settings_are_printed_with_words(tmp_path: Path, capfd: pytest.Captu
     assert not (tmp_path / "run").exists()
 
 
-def test_two_processes_speak_with_one_voice(tmp_path: Path) -> None:
+TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+ACCELERATE = ("accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1")
+"""Its `--cpu` starts one process, whatever the number; `--multi_gpu` starts two, here on the CPU."""
+
+
+@pytest.mark.parametrize("launcher", [TORCHRUN, ACCELERATE], ids=["torchrun", "accelerate"])
+def test_two_processes_speak_with_one_voice(tmp_path: Path, launcher: tuple[str, ...]) -> None:
     out = tmp_path / "run"
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    launch = [sys.executable, "-m", *launcher]
     command = [*launch, str(SCRIPT), "train", "style", "--out", str(out), *PLAIN, "--updates", "4"]
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=DEADLINE, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{out}/result/weights.safetensors\n"
     assert done.stderr.count("update 4 of 4") == 1
     assert [line["update"] for line in read(out / "journal.jsonl")] == list(range(4))
+    odd = [*launch, str(SCRIPT), "train", "style", "--out", str(tmp_path / "odd"), *PLAIN, "--batch", "9"]
+    refused = subprocess.run(odd, capture_output=True, text=True, env=ENVIRONMENT, timeout=DEADLINE, check=False)
+    assert "a batch of 9 cannot be split evenly over 2 processes" in refused.stderr
