@@ -42,7 +42,7 @@ EXAMPLES = {
     "vae": ["laur train vae --data sets/emoji --out runs/vae --updates 5000"],
     "lcm": [
         "laur train lcm --model sd15.safetensors --data sets/photos --out runs/lcm --checkpointing",
-        "accelerate launch --num_processes 8 -m laur train lcm --config lcm.toml --out runs/lcm",
+        "accelerate launch --multi_gpu --num_processes 8 -m laur train lcm --config lcm.toml --out runs/lcm",
     ],
     "lcm-lora": [
         "laur train lcm-lora --data sets/emoji --out runs/lcm-lora",
