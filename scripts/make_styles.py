@@ -53,8 +53,7 @@ if TYPE_CHECKING:
 CONTENT = ("fluent 3d", "noto", "twemoji", "fluent flat", "emojione", "fluent gradient")
 """Styles of the pack whose pictures are painted: coloured and filled."""
 RANK = 4
-RANKS: dict[str, int] = {}
-"""Where the usual rank loses the style."""
+"""What conv_out of mini has: the mending takes one rank for all layers."""
 OVER_ICONS = frozenset(
     ("fauvism", "impressionism", "ink", "paper-cut", "pencil", "pixel-art", "pointillism", "ukiyo-e", "watercolour")
 )
@@ -98,13 +97,13 @@ def main() -> None:
         beneath = icons if over_icons else _own(wish, loaded, icons)
         work = wish.work / f"{card.name}-{key[:8]}"
         tuned = _tuned(wish, card, loaded, beneath, work)
-        low, error = _extracted(tuned, loaded, card)
+        low, error = _extracted(tuned, loaded)
         if wish.mending:
             low = _mended(wish, card, loaded, low, work)
         _compact(low, loaded, target, card, key)
         seconds = time.monotonic() - begun
         print(
-            f"{card.name}: {target.stat().st_size:,} bytes, rank {_rank(card)} leaves {error:.2f}, {seconds:.0f} s",
+            f"{card.name}: {target.stat().st_size:,} bytes, rank {RANK} leaves {error:.2f}, {seconds:.0f} s",
             flush=True,
         )
 
@@ -128,15 +127,11 @@ def _key(wish: argparse.Namespace, card: Card, loaded: LoadedCheckpoint, icons: 
         "base": loaded.info.sha256,
         "teacher": teacher(card.teacher).sha256,
         "pictures": dict(icons.describe()),
-        "settings": [wish.updates, wish.batch, _rank(card), SETTINGS, wish.mending, MENDING],
+        "settings": [wish.updates, wish.batch, RANK, SETTINGS, wish.mending, MENDING],
     }
     if card.name not in OVER_ICONS:
         made_from["accelerator"] = hashlib.sha256(adapter_file("lcm-lora-mini").read_bytes()).hexdigest()
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
-
-
-def _rank(card: Card) -> int:
-    return RANKS.get(card.name, RANK)
 
 
 def _own(wish: argparse.Namespace, loaded: LoadedCheckpoint, icons: Fold) -> Folder:
@@ -174,9 +169,9 @@ def _train(task: str, options: Mapping[str, object], settings: Mapping[str, obje
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
-def _extracted(tuned: Path, loaded: LoadedCheckpoint, card: Card) -> tuple[dict[str, LowRank], float]:
-    """The change at the style's rank, and the part of its norm that is left behind."""
-    deltas, loss = extract(*(_weights(one) for one in (load(str(tuned)), loaded)), rank=_rank(card))
+def _extracted(tuned: Path, loaded: LoadedCheckpoint) -> tuple[dict[str, LowRank], float]:
+    """The change at RANK, and the part of its norm that is left behind."""
+    deltas, loss = extract(*(_weights(one) for one in (load(str(tuned)), loaded)), rank=RANK)
     return {name: delta for name, delta in deltas.items() if isinstance(delta, LowRank)}, loss.error
 
 
@@ -187,7 +182,7 @@ def _mended(
     begin = work / "extracted.safetensors"
     compact.write(low, begin, {"modelspec.title": card.name})
     told: dict[str, object] = {
-        "objective.rank": _rank(card),
+        "objective.rank": RANK,
         "objective.adapter": json.dumps(str(begin.resolve())),
         "objective.teacher": json.dumps(str((work / "run" / "result").resolve())),
     }
