@@ -88,7 +88,7 @@ def test_a_style_is_called_by_its_name(laur, tmp_path, monkeypatch):
     assert "ink" in laur("adapters", "inspect", "ink").out
     both = laur("adapters", "merge", "lcm-lora-mini", "ink:0.5", "-o", "fast.safetensors", "--model", "mini")
     assert both.code == 0 and LoraFile(Path("fast.safetensors")).recommends.accelerates
-    outcome = laur("adapters", "path", "oil")
+    outcome = laur("adapters", "path", "wash")
     assert outcome.code == 2 and "lacks its file" in outcome.err and "make styles" in outcome.err
     monkeypatch.setenv("LAUR_HOME", str(tmp_path / "home"))
     (tmp_path / "home" / "styles").mkdir(parents=True)

@@ -53,7 +53,8 @@ def test_of_two_that_miss_a_goal_by_as_much_the_one_that_keeps_more_of_the_other
 
 
 def test_a_little_better_is_not_enough(script: ModuleType) -> None:
-    assert taken(script, {(1.0, 1.0): (0.90, 1.0), (1.25, 1.25): (0.92, 1.0)}) == (1.0, 1.0)
+    assert taken(script, {(1.0, 1.0): (0.91, 1.0), (1.25, 1.25): (0.92, 1.0)}) == (1.0, 1.0)
+    assert taken(script, {(1.0, 1.0): (0.90, 1.0), (1.25, 1.25): (0.93, 1.0)}) == (1.25, 1.25)
 
 
 def test_blocks_are_weighed_where_that_gains_enough(script: ModuleType) -> None:
@@ -77,6 +78,15 @@ def test_a_quarters_neighbours_are_larger_and_smaller_within_limits(script: Modu
     assert found == [
         *((0.3, 0.2, 1.0, 3.0), (0.0, 0.28, 1.0, 3.0), (0.0, 0.0, 1.0, 3.0)),
         *((0.0, 0.2, 1.4, 3.0), (0.0, 0.2, 0.71, 3.0), (0.0, 0.2, 1.0, 2.14)),
+    ]
+
+
+def test_courses_are_compared_over_styles(script: ModuleType) -> None:
+    late = script.pair(0.3, 1.0)
+    lines = script.rules({script.PLAIN: [(1.2, 0.485), (1.0, 1.1)], late: [(0.46, 1.0), (0.92, 0.97)]})
+    assert lines == [
+        "1 1 1 1: style 1.10, caption 0.79, reached 0.75, 2 styles",
+        "0.3 1 1 1: style 0.69, caption 0.98, reached 0.75, 2 styles",
     ]
 
 
