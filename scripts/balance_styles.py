@@ -4,12 +4,13 @@
     python scripts/balance_styles.py oil ink        these
     python scripts/balance_styles.py --rule         what single courses keep over all of them, for laur.pipeline.balance
 
-Tried are a few courses of the style's weight over the four quarters of a run: the first lays down what a picture shows,
-the last its surface. Where none of them keeps both style and caption, the search goes on from the best, a quarter at a
-time; where that does not reach the goals either, factors of blocks come on top. Each is measured as
-benchmarks/style_retention.py measures, on other prompts and seeds. Kept are the factors nearest to 1 that meet both
-goals, or else those that come nearest to them; what gains less than MARGIN over the plain weight, or by quarters or
-blocks over what is simpler, is not worth its card's lines. Interrupted, it goes on.
+Tried are a few courses of the style's weight over the four quarters of a run: the first lays down what a picture
+shows, the last its surface. Where none of them keeps both style and caption, the search goes on from the best, a
+quarter at a time; where that does not reach the goals either, factors of blocks come on top of the best pair and the
+best course, and the quarters are sought once more. Each is measured as benchmarks/style_retention.py measures, on
+other prompts and seeds. Kept are the factors nearest to 1 that meet both goals, or else those that come nearest to
+them; what gains less than MARGIN over the plain weight, or by quarters or blocks over what is simpler, is not worth
+its card's lines. Interrupted, it goes on.
 """
 
 from __future__ import annotations
@@ -144,18 +145,29 @@ def search(measure: Callable[[Factors], tuple[float, float]]) -> Factors:
     found = {factors: measure(factors) for factors in TRIED}
     if reached(*found[chosen(found)]) < 1:
         found |= {factors: measure(factors) for factors in COURSES}
+    _climb(found, measure)
+    taken = chosen(found)
+    if reached(*found[taken]) < 1:
+        bases = {
+            taken,
+            max((factors for factors in found if factors.kind == 0), key=lambda pair: reached(*found[pair])),
+        }
+        wanted = [base._replace(blocks=blocks) for base in sorted(bases) for blocks in BLOCKS]
+        found |= {factors: measure(factors) for factors in wanted}
+        _climb(found, measure)
+        taken = chosen(found)
+    return taken
+
+
+def _climb(found: dict[Factors, tuple[float, float]], measure: Callable[[Factors], tuple[float, float]]) -> None:
+    """From the best that is found, a quarter at a time, until the goals are met or nothing is gained."""
     for _ in range(ROUNDS):
         best = max(found, key=lambda factors: (reached(*found[factors]), _sum(*found[factors])))
         if reached(*found[best]) >= 1:
-            break
+            return
         found |= {factors: measure(factors) for factors in neighbours(best) if factors not in found}
         if max(reached(*kept) for kept in found.values()) - reached(*found[best]) < SAME:
-            break
-    taken = chosen(found)
-    if reached(*found[taken]) < 1:
-        found |= {factors: measure(factors) for factors in (taken._replace(blocks=blocks) for blocks in BLOCKS)}
-        taken = chosen(found)
-    return taken
+            return
 
 
 def words(factors: Factors) -> str:

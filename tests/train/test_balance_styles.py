@@ -105,6 +105,18 @@ def test_the_search_goes_where_the_pairs_do_not_reach(script: ModuleType) -> Non
     assert len(asked) - 1 == len(set(asked[:-1]))
 
 
+def test_quarters_are_sought_again_with_blocks(script: ModuleType) -> None:
+    """Quarters alone gain nothing here, blocks a little, and quarters on top of them the rest."""
+
+    def measure(factors: Any) -> tuple[float, float]:
+        last, down = factors.quarters[3], dict(factors.blocks).get("down", 1.0)
+        return 0.5 + (down < 1) * (0.2 + 0.3 * (1.35 < last < 1.45)), 1.0
+
+    found = script.search(measure)
+    assert found.kind == 2
+    assert script.reached(*measure(found)) == 1
+
+
 def test_the_search_ends_where_the_pairs_reach(script: ModuleType) -> None:
     asked: list[object] = []
 
