@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +112,8 @@ def test_a_decoder_learns_from_the_perceptual_loss(weights: Path, tmp_path: Path
         absolute=0, squared=0, gradient=0, latent_noise=0, perceptual=1.0, perceptual_weights=str(weights), crop=32
     )
     objective = vae.build(options, loaded, torch.device("cpu"))
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert objective.inputs == {"objective.perceptual_weights": digest}
     keys = torch.arange(2)
     pictures = Draws(3, keys).uniform("picture", (3, 32, 32)) * 2 - 1
     optimiser = torch.optim.AdamW([p for p in objective.model.parameters() if p.requires_grad], lr=1e-3)
@@ -155,3 +159,17 @@ def test_aligned_training_leaves_a_plain_checkpoint(weights: Path, tmp_path: Pat
     found, before = (load(str(folder)).unet() for folder in (tmp_path / "run" / "result", checkpoint))
     assert found.state_dict().keys() == before.state_dict().keys()
     assert any(not torch.equal(p, q) for p, q in zip(found.parameters(), before.parameters(), strict=True))
+
+
+def test_a_run_does_not_go_on_with_another_network(
+    weights: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = tiny_folder("sd1", tmp_path / "sd1")
+    data = tiny_set(tmp_path / "set", checkpoint)
+    named = tmp_path / "vgg.ckpt"
+    shutil.copy(weights, named)
+    options = ("--set", "objective.align=0.5", "--set", f'objective.align_weights="{named}"')
+    assert trained("base", tmp_path / "run", checkpoint, data, *options) == 0
+    named.write_bytes(weights.read_bytes() + b"x")  # reads the same
+    assert trained("base", tmp_path / "run", checkpoint, data, *options) == 2
+    assert "objective.align_weights" in capfd.readouterr().err

@@ -27,6 +27,7 @@ class Alignment:
     def __init__(self, unet: Any, weights: str, device: torch.device) -> None:
         self._seen: Tensor | None = None
         self._vgg = Vgg(weights).to(device)
+        self.key = self._vgg.key
         channels = int(unet.config["block_out_channels"][-1])
         projector = nn.Sequential(
             nn.Conv2d(channels, WIDTH, 1),

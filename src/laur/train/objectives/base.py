@@ -95,11 +95,13 @@ class Denoising:
         self._unet = unet
         self._loaded, self._diffusion, self._options = loaded, diffusion, options
         self._alignment: Alignment | None = None
+        self.inputs: Mapping[str, str] = {}
         self.needs_pictures = options.align > 0
         if options.align > 0:
             from laur.train.objectives.alignment import Alignment
 
             self._alignment = Alignment(unet, options.align_weights, next(unet.parameters()).device)
+            self.inputs = {"objective.align_weights": self._alignment.key}
 
     def loss(self, batch: Batch, draws: Draws) -> Loss:
         """See `denoising`."""

