@@ -1,10 +1,11 @@
 """`balance="style"`: weights at which a style over an accelerator keeps its look and what the prompt says.
 
-An accelerator was distilled on pictures without the style. In its first steps, out of noise alone, it lays down at once
-what a picture shows; a style that takes part there with all its weight takes the place of what the prompt says, while
-its look is made in the steps after. So a style's weight is low at first. Which weights keep both is measured for a pair
-of files (scripts/balance_styles.py) and stands in the style's card; they are factors of the weight that was asked for,
-over the run and by block. The accelerator keeps its weight: it is merged into the network that all requests share.
+An accelerator was distilled on pictures without the style. In its first steps, out of noise alone, it lays down at
+once what a picture shows; a style that takes part there with all its weight takes the place of what the prompt says,
+while its look is made in the steps after. So a style's weight is low at first and grows. Which weights keep both is
+measured for a pair of files (scripts/balance_styles.py) and stands in the style's card; they are factors of the
+weight that was asked for, over the run and by block. The accelerator keeps its weight: it is merged into the network
+that all requests share.
 
 For a pair that was not measured there is a rule, `RULE`.
 """
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from laur.pipeline.library import Library
 
 Chosen = list[tuple["AdapterRef", "BaseAdapter"]]
-RULE = ((0.0, 0.3), (0.25, 1.0))
+RULE = ((0.0, 0.3), (0.25, 0.8), (0.5, 1.2), (0.75, 1.6))
 """Factors of the weight of a style that was not measured: those that keep most of both over the measured styles of
 `mini` (docs/styles.md)."""
 
