@@ -341,10 +341,13 @@ def test_the_command_that_explores_prints_what_there_is_to_know(
 
 def test_the_gallery_shows_styles_and_says_what_cannot_be_drawn(engine32: Engine, folder: Path, tmp_path: Path) -> None:
     found = [cards.card("crimson"), cards.read(folder / "lost.toml", "own")] if _lost(folder) else []
-    page = write_gallery(engine32, found, tmp_path / "gallery", prompts=["a <fox>"], seed=1)
+    told: list[str] = []
+    page = write_gallery(engine32, found, tmp_path / "gallery", prompts=["a <fox>"], seed=1, report=told.append)
     text = page.read_text()
     assert "crimson-0.jpg" in text and (page.parent / "crimson-0.jpg").stat().st_size > 1000
     assert "a &lt;fox&gt;" in text and "not drawn" in text and "make styles" in text
+    assert told[0] == "crimson is drawn"
+    assert told[1].startswith("lost is not drawn: style lost lacks its file")
 
 
 def _lost(folder: Path) -> bool:

@@ -13,6 +13,8 @@ from laur.core.recipe import Recipe
 from laur.utils.files import atomic_write
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from laur.pipeline.engine import Engine
     from laur.style.cards import Card, Form
 
@@ -56,30 +58,36 @@ def write_gallery(
             if card.kind != kind:
                 kind = card.kind
                 parts.append(f"<h2>{html.escape(kind)}</h2>\n")
-            parts.append(_entry(engine, card, form, folder, prompts=prompts or PROMPTS, seed=seed))
+            parts.append(_about(card, form))
+            wanted = [Recipe(prompt=prompt, style=card.name, seed=seed) for prompt in prompts or PROMPTS]
+            try:
+                pictures = engine.run(wanted)
+            except LaurError as error:
+                parts.append(f'<p class="note">not drawn: {html.escape(str(error))}</p>\n')
+                report(f"{card.name} is not drawn: {error}")
+                continue
+            parts.append(_row(card.name, [recipe.prompt for recipe in wanted], pictures, folder))
             report(f"{card.name} is drawn")
         return atomic_write(folder / PAGE, "".join(parts).encode())
     except OSError as error:
         raise OutputError(f"cannot write the gallery to {folder}: {error.strerror or error}") from None
 
 
-def _entry(engine: Engine, card: Card, form: Form, folder: Path, *, prompts: Sequence[str], seed: int) -> str:
+def _about(card: Card, form: Form) -> str:
     told = [f"call it by <code>--style {html.escape(card.name)}</code>"]
     told += [f"words: <code>{html.escape(', '.join(form.trigger_words))}</code>"] if form.trigger_words else []
     told += [f"weight {form.weight:g}"] if form.file else ["words alone"]
     told += [html.escape(form.licence)] if form.licence else []
     note = f'<p class="note">{html.escape(card.note)}</p>\n' if card.note else ""
-    head = f"<h3>{html.escape(card.name)}</h3>\n<p>{html.escape(card.words)} {'; '.join(told)}.</p>\n{note}"
-    try:
-        recipes = [Recipe(prompt=prompt, style=card.name, seed=seed) for prompt in prompts]
-        pictures = engine.run(recipes)
-    except LaurError as error:
-        return f'{head}<p class="note">not drawn: {html.escape(str(error))}</p>\n'
+    return f"<h3>{html.escape(card.name)}</h3>\n<p>{html.escape(card.words)} {'; '.join(told)}.</p>\n{note}"
+
+
+def _row(style: str, prompts: Sequence[str], pictures: Sequence[Image], folder: Path) -> str:
     figures: list[str] = []
     for number, (prompt, picture) in enumerate(zip(prompts, pictures, strict=True)):
-        name = f"{card.name}-{number}.jpg"
+        name = f"{style}-{number}.jpg"
         buffer = io.BytesIO()
         picture.save(buffer, "JPEG", quality=88)
         atomic_write(folder / name, buffer.getvalue())
         figures.append(f'<img src="{html.escape(name)}" alt="{html.escape(prompt)}" loading="lazy">')
-    return f'{head}<div class="row">{"".join(figures)}</div>\n'
+    return f'<div class="row">{"".join(figures)}</div>\n'
