@@ -17,6 +17,7 @@ import hashlib
 import json
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ from laur.train.data.sources.icon import Icon
 from laur.train.data.sources.pack import Pack
 from laur.train.data.sources.restyled import SEEDS
 from laur.train.evaluate.prompts import concept, fold
-from laur.train.evaluate.style_classifier import NONE
+from laur.train.evaluate.style_classifier import NONE, together
 from laur.train.evaluate.style_network import SIDE, StyleNetwork, prepared
 
 LEARNED = 240
@@ -154,12 +155,13 @@ def varied(x: Tensor, random: torch.Generator) -> Tensor:
     return x * gain + offset + 0.04 * torch.rand((), generator=random) * torch.randn(x.shape, generator=random)
 
 
-def train(out: Path, args: argparse.Namespace, pictures: Tensor, labels: Tensor, classes: int) -> StyleNetwork:
-    """To `args.updates`, from the state in `out` if there is one."""
-    torch.manual_seed(0)
+def train(args: argparse.Namespace, number: int, learned: tuple[Tensor, Tensor], classes: int) -> StyleNetwork:
+    """The network of that number, to `args.updates`, from the state in `args.out` if there is one."""
+    pictures, labels = learned
+    torch.manual_seed(number)
     network = StyleNetwork(classes).to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(network.parameters(), lr=args.lr, weight_decay=0.05)
-    state, begun = out / "state.pt", 0
+    state, begun = args.out / f"state-{number}.pt", 0
     if state.exists():
         held = torch.load(state, weights_only=True)
         network.load_state_dict(held["network"])
@@ -168,8 +170,8 @@ def train(out: Path, args: argparse.Namespace, pictures: Tensor, labels: Tensor,
     balance = (1 / torch.bincount(labels).float())[labels]
     clock = time.perf_counter()
     for update in range(begun, args.updates):
-        random = torch.Generator().manual_seed(update)
-        torch.manual_seed(update)  # of dropout
+        random = torch.Generator().manual_seed(update + 100_000 * number)
+        torch.manual_seed(update + 100_000 * number)  # of dropout
         rate = min(1.0, (update + 1) / 50) * (0.02 + 0.98 * (1 + math.cos(math.pi * update / args.updates)) / 2)
         optimiser.param_groups[0]["lr"] = args.lr * rate
         picked = torch.multinomial(balance, args.batch, True, generator=random)
@@ -180,7 +182,9 @@ def train(out: Path, args: argparse.Namespace, pictures: Tensor, labels: Tensor,
         loss.backward()
         optimiser.step()
         if update % 50 == 49 or update + 1 == args.updates:
-            print(f"{update + 1} loss {loss.item():.3f} {time.perf_counter() - clock:.0f} s", flush=True)
+            print(
+                f"network {number}, {update + 1} loss {loss.item():.3f} {time.perf_counter() - clock:.0f} s", flush=True
+            )
         if update % 200 == 199 or update + 1 == args.updates:
             held = {"network": network.state_dict(), "optimiser": optimiser.state_dict(), "update": update + 1}
             torch.save(held, state.with_suffix(".tmp"))
@@ -189,20 +193,25 @@ def train(out: Path, args: argparse.Namespace, pictures: Tensor, labels: Tensor,
 
 
 @torch.no_grad()
-def logits_of(network: StyleNetwork, pictures: Tensor) -> Tensor:
-    """(n, classes)"""
-    return torch.cat([network(prepared(part)) for part in pictures.split(64)])
+def logits_of(networks: Sequence[StyleNetwork], pictures: Tensor) -> Tensor:
+    """(networks, n, classes)"""
+    parts = [prepared(part) for part in pictures.split(64)]
+    return torch.stack([torch.cat([network(part) for part in parts]) for network in networks])
 
 
 def temperature(logits: Tensor, labels: Tensor) -> float:
-    """That of the least cross entropy (Guo et al. 2017, arXiv 1706.04599), by steps of 2 %."""
-    tries = [0.3 * 1.02**number for number in range(140)]
-    return min(tries, key=lambda t: float(functional.cross_entropy(logits / t, labels)))
+    """That of the mean probabilities' least cross entropy (Guo et al. 2017, arXiv 1706.04599), by steps of 2 %."""
+    tries = [0.2 * 1.02**number for number in range(160)]
+    return min(tries, key=lambda t: float(functional.nll_loss(chances(logits, t).log(), labels)))
 
 
-def measured(logits: Tensor, labels: Tensor, classes: list[str]) -> dict[str, object]:
+def chances(logits: Tensor, over: float) -> Tensor:
+    """(n, classes), as the classifier gives them."""
+    return (logits / over).softmax(2).mean(0).clamp(min=1e-9)
+
+
+def measured(probabilities: Tensor, labels: Tensor, classes: list[str]) -> dict[str, object]:
     """On concepts that were not trained on."""
-    probabilities = logits.softmax(1)
     confidence, said = probabilities.max(1)
     right = (said == labels).float()
     bins = (confidence * 10).long().clamp(max=9)
@@ -236,6 +245,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pack", type=Path, required=True, help="pictures: a pack's folder")
     parser.add_argument("--out", type=Path, default=Path("runs/style-classifier"))
+    parser.add_argument("--networks", type=int, default=4, help="whose probabilities are averaged")
     parser.add_argument("--updates", type=int, default=1200)
     parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--lr", type=float, default=3e-3)
@@ -243,20 +253,25 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     classes = [*sorted({card.teacher for card in shipped() if card.teacher}), NONE]
     parts = cached(args.out, args.pack, classes)
-    network = train(args.out, args, *parts["train"], len(classes))
-    small = {name: tensor.contiguous() for name, tensor in squeezed(network.state_dict()).items()}
-    network.load_state_dict(restored(small))
-    scale = temperature(logits_of(network, parts["tune"][0]), parts["tune"][1])
-    found = measured(logits_of(network, parts["test"][0]) / scale, parts["test"][1], classes)
+    networks, small = [], []
+    for number in range(args.networks):
+        network = train(args, number, parts["train"], len(classes))
+        small.append({name: tensor.contiguous() for name, tensor in squeezed(network.state_dict()).items()})
+        network.load_state_dict(restored(small[-1]))
+        networks.append(network)
+    scale = temperature(logits_of(networks, parts["tune"][0]), parts["tune"][1])
+    logits, labels = logits_of(networks, parts["test"][0]), parts["test"][1]
+    found = measured(chances(logits, scale), labels, classes)
+    found["accuracy_of_each"] = [round(float((one.argmax(1) == labels).float().mean()), 4) for one in logits]
     said = {
-        "format": "laur-style-classifier/1",
+        "format": "laur-style-classifier/2",
         "classes": json.dumps(classes),
         "temperature": f"{scale:.4f}",
         "held_out": json.dumps(found),
         "teachers": json.dumps({name: TEACHERS[name].sha256[:16] for name in classes if name != NONE}),
         "licence": "Apache-2.0; learned from the openly licensed icons that ATTRIBUTION.md names, rendered anew",
     }
-    save_file(small, args.out / "style_classifier.safetensors", metadata=said)
+    save_file(together(small), args.out / "style_classifier.safetensors", metadata=said)
     print(json.dumps(found, indent=1))
 
 

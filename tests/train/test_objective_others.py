@@ -158,12 +158,64 @@ def test_a_teachers_predictions_are_what_is_learned(sd1: LoadedCheckpoint, min_s
         assert float(student.loss(batch, draws).total) < 1e-6 * float(expected)
 
 
+def test_a_teacher_is_followed_with_the_accelerator_in_both(sd1: LoadedCheckpoint) -> None:
+    """Even samples learn f of the teacher at a step of the student's own way, against that way written out."""
+    teacher, lora = random_lora(sd1)
+    fast, fast_teacher = lcm.fresh(sd1, CPU), copy.deepcopy(teacher)
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for ours, theirs in zip(fast.parameters(), _bases(fast_teacher), strict=True):  # an accelerator of a kind
+            change = 0.02 * torch.randn_like(ours)
+            ours.add_(change)
+            theirs.add_(change)
+    diffusion, steps = Diffusion(sd1.info, CPU), [999, 759, 499, 259]
+    options = style.StyleOptions(rank=4, targets=ALL, timesteps="uniform", accelerator="one", teacher="another")
+    student = style.Style(
+        sd1, lcm.fresh(sd1, CPU), diffusion, options, fast=fast, teacher=teacher, fast_teacher=fast_teacher
+    )
+    assert not student.needs_noise
+    batch, draws = some_batch(sd1, 16)
+    assert batch.conditions is not None
+    loss = student.loss(batch, draws)
+    seen, total = set(), torch.zeros(())
+    for row in range(0, 16, 2):
+        told, last = batch.conditions.rows(torch.tensor([row])), int(draws.integers("step", 0, 4)[row])
+        noise = [draws.normal(f"noise of step {k}", (4, 8, 8))[row][None] for k in range(4)]
+        x = noise[0]
+        for number in range(last + 1):
+            t = torch.tensor([steps[number]])
+            found = diffusion.consistency(predict(fast, x, t, told), x, t)
+            wanted = diffusion.consistency(predict(fast_teacher, x, t, told), x, t)
+            if number < last:
+                x = diffusion.noised(found, noise[number + 1], torch.tensor([steps[number + 1]]))
+        total = total + (found - wanted).square().mean() / 8
+        seen.add(last)
+    assert seen == {0, 1, 2, 3}
+    assert float(loss.parts["accelerated"]) == pytest.approx(float(total.detach()), rel=1e-4)
+    assert float(loss.parts["plain"]) > 1e-4
+    loss.total.backward()
+    assert all(factor.grad is not None for factor in student.lora.parameters)
+    assert not any(parameter.requires_grad for unet in (teacher, fast_teacher) for parameter in unet.parameters())
+    found = lora.deltas(dict(teacher.named_parameters()))
+    student.lora.begin_with({f"unet.{name}": delta for name, delta in found.items()})
+    with torch.no_grad():  # nothing is left to learn with the teacher's own difference
+        again = student.loss(batch, draws).parts
+    assert all(float(again[part]) < 1e-5 * float(loss.parts[part]) for part in ("accelerated", "plain"))
+
+
+def _bases(unet: Any) -> list[torch.nn.Parameter]:
+    """The parameters but a LoRA's factors."""
+    return [parameter for name, parameter in unet.named_parameters() if name.rpartition(".")[2] not in {"up", "down"}]
+
+
 def test_a_teacher_of_another_kind_is_refused(sd1: LoadedCheckpoint, tmp_path: Path) -> None:
     other = tiny_folder("sd2", tmp_path / "sd2")
     with pytest.raises(TrainingError, match=r"is not of .*'s kind .*give a fine-tune of the same base"):
         style.build(style.StyleOptions(rank=4, teacher=str(other)), sd1, CPU)
     with pytest.raises(TrainingError, match="two ways to learn"):
-        style.StyleOptions(teacher=str(other), accelerator="lcm-lora-mini")
+        style.StyleOptions(teacher=str(other), accelerator="lcm-lora-mini", path=("sets/one",))
+    with pytest.raises(TrainingError, match="accelerator_steps is 0"):
+        style.StyleOptions(teacher=str(other), accelerator="lcm-lora-mini", accelerator_steps=0)
 
 
 @pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl", "ssd-1b"])

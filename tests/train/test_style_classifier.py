@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from laur.core.errors import CheckpointError, NotFoundError
 from laur.style.cards import shipped as shipped_cards
 from laur.style.teachers import teacher
-from laur.train.evaluate.style_classifier import NONE, StyleClassifier, shipped, softmax
+from laur.train.evaluate.style_classifier import NONE, StyleClassifier, apart, shipped, softmax, together
 from laur.train.evaluate.style_network import StyleNetwork, moments
 
 
@@ -60,9 +60,32 @@ def test_files_that_are_none(tmp_path) -> None:
     with pytest.raises(CheckpointError, match="its metadata lacks"):
         StyleClassifier(file)
     weights = load_file(shipped())
-    save_file(weights, file, metadata={"classes": '["ink", "none"]', "temperature": "1"})
+    two = {"classes": '["ink", "none"]', "temperature": "1"}
+    save_file(weights, file, metadata=two)
     with pytest.raises(CheckpointError, match="cannot be read"):
         StyleClassifier(file)
+    for wrong in ({}, {"stem.weight": torch.zeros(1)}, together([{}, {"stem.weight": torch.zeros(1)}])):
+        save_file(wrong, file, metadata=two)
+        with pytest.raises(CheckpointError, match="cannot be read"):
+            StyleClassifier(file)
+
+
+def test_probabilities_are_the_mean_of_the_networks() -> None:
+    classifier = StyleClassifier()
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 96, 96, 3), dtype=np.uint8)
+    each = classifier.each(pictures)
+    assert len(each) > 1
+    assert each.shape[1:] == (3, len(classifier.classes))
+    assert not np.allclose(each[0], each[1])
+    assert np.allclose(each.mean(0), classifier.probabilities(pictures))
+
+
+def test_networks_lie_in_one_file_and_come_apart() -> None:
+    weights = load_file(shipped())
+    networks = apart(weights)
+    assert together(networks).keys() == weights.keys()
+    with pytest.raises(ValueError, match="networks 0, 2"):
+        apart({"0.a": torch.zeros(1), "2.a": torch.zeros(1)})
 
 
 def test_where_something_is_does_not_count() -> None:

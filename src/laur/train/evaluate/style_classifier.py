@@ -3,13 +3,17 @@
 It was trained on what the styles' teachers make of icons (scripts/train_style_classifier.py): never on a picture drawn
 with a style's adapter, and on concepts that no adapter has seen. What it is shown for "none" are the icons as they
 are, and what mini draws without a style.
+
+It is several networks of the same form and pictures, begun differently, whose probabilities are averaged (deep
+ensembles: Lakshminarayanan et al. 2017, arXiv 1612.01474). A single one that passes the test as well may see pictures
+unlike those of the test quite differently.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +26,7 @@ from laur.train.evaluate.style_network import StyleNetwork, prepared
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor
 
 NONE = "none"
 """The class of pictures in no style."""
@@ -38,10 +43,9 @@ class StyleClassifier:
         self.classes: tuple[str, ...] = tuple(json.loads(self.said["classes"]))
         """Names of the teachers, and NONE."""
         self._temperature = float(self.said["temperature"])
-        self._network = StyleNetwork(len(self.classes)).eval().requires_grad_(False)
         try:
-            self._network.load_state_dict(restored(found))
-        except RuntimeError as error:
+            self._networks = [_network(weights, len(self.classes)) for weights in apart(found)]
+        except (RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:120]
             raise CheckpointError(f"the style classifier {path} cannot be read ({reason})") from None
         self.key = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
@@ -52,18 +56,40 @@ class StyleClassifier:
             raise NotFoundError(f"the style classifier knows no {style!r}; it knows {', '.join(self.classes)}")
         return self.classes.index(style)
 
-    def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """(n, classes) of pictures (n, H, W, 3), over the temperature."""
+    def probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """(n, classes) of pictures (n, H, W, 3), each row of sum 1: the mean of the networks'."""
+        return self.each(pixels).mean(0)
+
+    def each(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """(networks, n, classes): what each network says."""
         with torch.inference_mode():
             parts = [
-                self._network(prepared(torch.from_numpy(pixels[start : start + BATCH])))
-                for start in range(0, len(pixels), BATCH)
+                prepared(torch.from_numpy(pixels[start : start + BATCH])) for start in range(0, len(pixels), BATCH)
             ]
-        return torch.cat(parts).double().numpy() / self._temperature
+            found = torch.stack([torch.cat([network(part) for part in parts]) for network in self._networks])
+        return softmax(found.double().numpy() / self._temperature)
 
-    def probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """(n, classes), each row of sum 1."""
-        return softmax(self.logits(pixels))
+
+def together(networks: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """One file's tensors of several networks' weights."""
+    return {f"{number}.{name}": tensor for number, one in enumerate(networks) for name, tensor in one.items()}
+
+
+def apart(tensors: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+    """The weights of each network. Errors: ValueError where a name has no number or one is left out."""
+    found: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        number, _, rest = name.partition(".")
+        found.setdefault(int(number), {})[rest] = tensor
+    if sorted(found) != list(range(len(found))) or not found:
+        raise ValueError(f"networks {', '.join(map(str, sorted(found))) or 'none'}")
+    return [found[number] for number in range(len(found))]
+
+
+def _network(weights: Mapping[str, Tensor], classes: int) -> StyleNetwork:
+    network = StyleNetwork(classes).eval().requires_grad_(False)
+    network.load_state_dict(restored(weights))
+    return network
 
 
 def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:

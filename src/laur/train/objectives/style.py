@@ -12,10 +12,15 @@ known, and so is what the style's teacher makes of that, so f(x_T, T) of that sa
 on the way too. Pairs of noise and picture keep a seed's composition, which an average over all pictures of a caption
 would not (as the couplings of rectified flow do: arXiv 2209.03003, section 2.2). With what was painted over its earlier
 predictions too (`path`), the whole way is learned, each step from its own painting.
+
+With a fine-tuned checkpoint and an accelerator, both are learned: what the fine-tune predicts, and what it predicts
+with the accelerator in its weights, along the few steps that the student draws itself. What a low rank leaves out is
+then left out where neither shows it.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +31,8 @@ import torch
 from torch import Tensor, nn
 
 from laur.core.errors import TrainingError
+from laur.core.sampler.build import build_table
+from laur.core.sampler.timesteps import ORIGINAL_STEPS
 from laur.train.batch import Batch, Conditions
 from laur.train.objective import Loss
 from laur.train.objectives.base import DenoisingOptions, denoising, draw_timesteps, snr_weight
@@ -64,7 +71,10 @@ class StyleOptions(DenoisingOptions):
     """How much that counts."""
     accelerator: str = ""
     """An LCM-LoRA, by name or file, with which every other sample is learned; the set must hold pictures that the model
-    drew itself with it (`laur data prepare own`). None where empty."""
+    drew itself with it (`laur data prepare own`), or there is a teacher, which then draws with it too. None where
+    empty."""
+    accelerator_steps: int = 4
+    """With an accelerator and a teacher: steps of the way along which the two are held together."""
     accelerator_first: float = 0.35
     """Part of those samples that begin at the last timestep, with the noise that their picture was drawn from."""
     path: tuple[str, ...] = ()
@@ -86,10 +96,9 @@ class StyleOptions(DenoisingOptions):
             raise TrainingError(f"huber is {self.huber}; it must be above 0")
         if self.path and not self.accelerator:
             raise TrainingError("objective.path is an accelerator's; name it with objective.accelerator")
-        if self.teacher and self.accelerator:
-            raise TrainingError(
-                "objective.teacher and objective.accelerator are two ways to learn; leave one of them out"
-            )
+        within("accelerator_steps", self.accelerator_steps, 1, ORIGINAL_STEPS)
+        if self.path and self.teacher:
+            raise TrainingError("objective.path and objective.teacher are two ways to learn; leave one of them out")
 
 
 class Style:
@@ -106,15 +115,17 @@ class Style:
         fast: nn.Module | None = None,
         way: Way | None = None,
         teacher: nn.Module | None = None,
+        fast_teacher: nn.Module | None = None,
     ) -> None:
         """`fast`: the same network with the accelerator in its weights; `way`: what was painted over its steps;
-        `teacher`: a network that predicts in the style."""
+        `teacher`: a network that predicts in the style; `fast_teacher`: that one with the accelerator too."""
         self.lora = Lora(unet, rank=options.rank, alpha=options.alpha, targets=options.targets)
         self.model = unet
         self._loaded, self._diffusion, self._options, self._prior = loaded, diffusion, options, prior
         self._fast, self._way = fast, way
         self._teacher = None if teacher is None else teacher.requires_grad_(False).eval()
-        self.needs_noise = fast is not None
+        self._fast_teacher = None if fast_teacher is None else fast_teacher.requires_grad_(False).eval()
+        self.needs_noise = fast is not None and teacher is None
         self._held_out = False
         self.inputs: Mapping[str, str] = {}
         """Hashes of the files that its settings name, by setting."""
@@ -142,7 +153,7 @@ class Style:
         if self._fast is not None:
             style, parts = self._both(batch, draws)
         elif self._teacher is not None:
-            style, parts = self._taught(self._teacher, batch, draws).mean(), {}
+            style, parts = self._taught(batch, draws, torch.arange(len(batch.keys))).mean(), {}
         else:
             each, _ = denoising(self.model, self._diffusion, self._options, batch, draws)
             style, parts = each.mean(), {}
@@ -152,21 +163,51 @@ class Style:
         total = style + self._options.prior_weight * kept.mean()
         return Loss(total, {**parts, "style": style.detach(), "prior": kept.detach().mean()})
 
-    def _taught(self, teacher: nn.Module, batch: Batch, draws: Draws) -> Tensor:
-        """(B,) against the teacher's predictions, at the same noise."""
-        told, diffusion, z = _told(batch), self._diffusion, batch.latents
-        t = self._timesteps(draws)
-        x = diffusion.noised(z, draws.normal("noise", z.shape[1:]), t)
+    def _taught(self, batch: Batch, draws: Draws, rows: Tensor) -> Tensor:
+        """(n,) against the teacher's predictions, at the same noise."""
+        told, diffusion, z = _told(batch).rows(rows), self._diffusion, batch.latents[rows]
+        t = self._timesteps(draws)[rows]
+        x = diffusion.noised(z, draws.normal("noise", z.shape[1:])[rows], t)
         with torch.no_grad():
-            wanted = predict(teacher, x, t, told)
+            wanted = predict(self._teacher, x, t, told)
         error = (predict(self.model, x, t, told) - wanted).square().flatten(1).mean(1)
         return error * snr_weight(self._options, diffusion, t)
+
+    def _followed(self, batch: Batch, draws: Draws, rows: Tensor) -> Tensor:
+        """(n,) of f(x, t), of student and teacher with the accelerator, at one step each of the way that the student
+        draws itself from noise (on the learner's own states, as imitation learning has it: arXiv 1011.0686)."""
+        told, levels = _told(batch).rows(rows), self._levels()
+        shape = batch.latents.shape[1:]
+        step = draws.integers("step", 0, len(levels))[rows]
+        t = torch.tensor(levels, device=rows.device)[step]
+        x = draws.normal("noise of step 0", shape)[rows]
+        with torch.no_grad():
+            for number, level in enumerate(levels[:-1]):
+                on = (step > number).nonzero().flatten()
+                if not len(on):
+                    break
+                at, after = (torch.full_like(on, timestep) for timestep in (level, levels[number + 1]))
+                found = self._f(self._fast, x[on], at, told.rows(on))
+                noise = draws.normal(f"noise of step {number + 1}", shape)[rows[on]]
+                x = x.index_put((on,), self._diffusion.noised(found, noise, after))
+            wanted = self._f(self._fast_teacher, x, t, told)
+        return distance(self._options, self._f(self._fast, x, t, told), wanted)
+
+    def _levels(self) -> list[int]:
+        """The timesteps of LCM's sampler, falling."""
+        info = self._loaded.info
+        steps = self._options.accelerator_steps
+        return [
+            int(step.timestep)
+            for step in build_table("lcm", info.schedule, prediction=info.prediction, steps=steps).steps
+        ]
 
     def _both(self, batch: Batch, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
         """Odd samples plainly, even ones with the accelerator. A mean over all of them, and its two parts."""
         even = (batch.keys % 2 == 0).to(batch.latents.device)
         each = torch.zeros(len(even), device=even.device)
-        for mask, losses in ((even, self._accelerated), (~even, self._plain)):
+        fast, plain = (self._accelerated, self._plain) if self._teacher is None else (self._followed, self._taught)
+        for mask, losses in ((even, fast), (~even, plain)):
             rows = mask.nonzero().flatten()
             if len(rows):
                 each = each.index_put((rows,), losses(batch, draws, rows))
@@ -225,7 +266,10 @@ class Style:
 
     def _clean(self, x: Tensor, t: Tensor, batch: Batch, rows: Tensor) -> Tensor:
         """f(x, t) with the accelerator."""
-        return self._diffusion.consistency(predict(self._fast, x, t, _told(batch).rows(rows)), x, t)
+        return self._f(self._fast, x, t, _told(batch).rows(rows))
+
+    def _f(self, unet: nn.Module | None, x: Tensor, t: Tensor, told: Conditions) -> Tensor:
+        return self._diffusion.consistency(predict(unet, x, t, told), x, t)
 
     def _timesteps(self, draws: Draws) -> Tensor:
         return draw_timesteps(self._options, draws, self._diffusion.timesteps)
@@ -327,9 +371,12 @@ def build(options: StyleOptions, loaded: LoadedCheckpoint, device: torch.device)
     if options.path:
         way = Way(options.path)
         inputs["objective.path"] = way.key
-    teacher = None
+    teacher, fast_teacher = None, None
     if options.teacher:
         teacher, inputs["objective.teacher"] = _teacher(options.teacher, loaded, device)
+        if options.accelerator:
+            fast_teacher = copy.deepcopy(teacher)
+            merge(fast_teacher, options.accelerator)
     style = Style(
         loaded,
         fresh(loaded, device),
@@ -339,6 +386,7 @@ def build(options: StyleOptions, loaded: LoadedCheckpoint, device: torch.device)
         fast=fast,
         way=way,
         teacher=teacher,
+        fast_teacher=fast_teacher,
     )
     if options.adapter:
         name = options.adapter
