@@ -67,6 +67,11 @@ class VaeOptions:
     """How many of its captions, at most."""
     drawn_styles: tuple[str, ...] = ()
     """Every other one is drawn in one of these styles in turn."""
+    linear: float = 0.0
+    """With the encoder, and without `keep`: how strongly mixtures of latents are decoded as the same mixtures of their
+    pictures (those of mixup, arXiv 1710.09412, asked of an autoencoder). A picture is mixed with a flat colour or with
+    itself turned round. Without it a small autoencoder may lay other colours between two: whatever averages latents
+    (few steps, low ranks, sums of adapters) then draws stains."""
     crop: int = 128
     """Pixels a side that are learned from at a time; 0 takes whole pictures."""
 
@@ -139,6 +144,9 @@ class Autoencoding:
             parts["keep"] = kept
             total = total + options.keep * kept
         elif self._learns_encoder:
+            if options.linear:
+                parts["linear"] = self._mixed(pictures, latents, draws)
+                total = total + options.linear * parts["linear"]
             # by sample, so that slices average to the whole
             flat = latents.flatten(2)
             parts["pull"] = flat.mean(2).square().mean() + (flat.var(2) - 1).square().mean()
@@ -185,6 +193,22 @@ class Autoencoding:
             found.append(errors)
         return {name: torch.stack([errors[name] for errors in found]).mean() for name in found[0]}
 
+    def _mixed(self, pictures: Tensor, latents: Tensor, draws: Draws) -> Tensor:
+        """The error of what mixtures of latents are decoded to. Each picture's own partner: slices average to the
+        whole."""
+        wide = (slice(None), None, None, None)
+        colours = 2 * draws.uniform("colour to mix with", (3,)) - 1
+        # half of them grey: black and white have the most between them
+        grey = draws.uniform("grey to mix with") < 0.5
+        colours = torch.where(grey[:, None], colours[:, :1].expand(-1, 3), colours)
+        flat = colours[:, :, None, None].expand_as(pictures)
+        itself = draws.uniform("what to mix with") < 0.4
+        others = torch.where(itself[wide], pictures.flip((2, 3)), flat)
+        part = draws.uniform("part of the other")[wide]
+        between = torch.lerp(latents, self._encoded(others), part)
+        errors = self._errors([(between, torch.lerp(pictures, others, part))])
+        return self._options.absolute * errors["absolute"] + self._options.squared * errors["squared"]
+
     def _encoded(self, pictures: Tensor) -> Tensor:
         with torch.set_grad_enabled(self._learns_encoder):
             return _latents(self._vae.encode(pictures))
@@ -209,6 +233,11 @@ def build(options: VaeOptions, loaded: LoadedCheckpoint, device: torch.device) -
     """Errors: TrainingError."""
     if options.keep and (options.scratch or not options.encoder):
         raise TrainingError("objective.keep holds the latents of an encoder that learns on; set objective.encoder too")
+    if options.linear and (options.keep or not (options.encoder or options.scratch)):
+        raise TrainingError(
+            "objective.linear changes what latents mean; set objective.encoder or objective.scratch, and leave "
+            "objective.keep out"
+        )
     if options.crop < 0 or options.crop % loaded.info.downscale:
         raise TrainingError(f"crop is {options.crop}; it must be a multiple of {loaded.info.downscale}")
     if options.former and not options.keep:
