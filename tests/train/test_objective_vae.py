@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,6 +76,46 @@ def test_an_encoder_that_learns_on_keeps_its_latents(sd1: LoadedCheckpoint, monk
     for options in ({"keep": 1.0}, {"keep": 1.0, "encoder": True, "scratch": True}):
         with pytest.raises(TrainingError, match="keep holds the latents of an encoder that learns on"):
             vae.build(vae.VaeOptions(**options), sd1, CPU)  # type: ignore[arg-type]
+
+
+def test_mixtures_of_latents_are_decoded_as_mixtures(sd1: LoadedCheckpoint) -> None:
+    """The part against its formula written out; and it falls when it is learned."""
+    options = vae.VaeOptions(crop=0, latent_noise=0.0, encoder=True, linear=2.0, pull=0.0, gradient=0.0)
+    objective = vae.build(options, sd1, CPU)
+    keys = torch.arange(16)
+    pictures = Draws(3, keys).uniform("picture", (3, 32, 32)) * 2 - 1
+    draws = Draws(4, keys)
+    loss = objective.loss(Batch(0, keys, pictures, None), draws)
+    kinds, expected = set(), torch.zeros(())
+    model: Any = objective.model
+    for row in range(16):
+        one, mine = pictures[row][None], draws[row : row + 1]
+        colour = 2 * mine.uniform("colour to mix with", (3,)) - 1
+        grey = bool(mine.uniform("grey to mix with") < 0.5)
+        itself = bool(mine.uniform("what to mix with") < 0.4)
+        flat = (colour[:, :1].expand(1, 3) if grey else colour)[:, :, None, None].expand_as(one)
+        other = one.flip((2, 3)) if itself else flat
+        part = float(mine.uniform("part of the other"))
+        latents = [model.encode(x).latent_dist.mode() for x in (one, other)]
+        decoded = model.decode((1 - part) * latents[0] + part * latents[1]).sample
+        error = decoded - ((1 - part) * one + part * other)
+        expected = expected + (error.abs().mean() + 2 * error.square().mean()) / 16
+        kinds.add((grey, itself))
+    assert len(kinds) >= 3
+    assert float(loss.parts["linear"]) == pytest.approx(float(expected.detach()), rel=1e-4)
+    said = loss.parts
+    total = said["absolute"] + 2 * said["squared"] + 2 * said["linear"]
+    assert float(loss.total.detach()) == pytest.approx(float(total), rel=1e-5)
+    optimiser = torch.optim.AdamW(objective.model.parameters(), lr=1e-3)
+    for _ in range(15):
+        optimiser.zero_grad()
+        loss = objective.loss(Batch(0, keys, pictures, None), draws)
+        loss.total.backward()
+        optimiser.step()
+    assert float(loss.parts["linear"]) < 0.9 * float(expected.detach())
+    for wrong in ({"linear": 1.0}, {"linear": 1.0, "encoder": True, "keep": 1.0}):
+        with pytest.raises(TrainingError, match=r"objective\.linear changes what latents mean"):
+            vae.build(vae.VaeOptions(**wrong), sd1, CPU)  # type: ignore[arg-type]
 
 
 def test_a_picture_that_did_not_come_back_holds_its_latent_less(sd1: LoadedCheckpoint) -> None:

@@ -1,0 +1,91 @@
+"""Which colours lie between two colours in an autoencoder's latents?
+
+    python benchmarks/latent_lines.py [MODEL] --sheet docs/latent-lines.png
+
+Flat pictures of two colours are encoded, and points of the straight line between their latents decoded. Where those are
+not the mixtures of the two, whatever averages latents (few steps, low ranks, a sum of adapters) draws stains of other
+colours. Told in CIE 1976 colour differences from the mixture in L*a*b*, the mean and the largest over the line.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from autoencoder import Autoencoder
+from harness import report
+from PIL import Image
+
+from laur.style.teachers.tools import colour, to_lab
+from laur.utils.sheet import SheetStyle, contact_sheet
+
+SIDE = 128
+POINTS = 13
+PAIRS = {
+    "black to white": ("#000000", "#ffffff"),
+    "black to light grey": ("#000000", "#c8c8c8"),
+    "near black to white": ("#121212", "#ffffff"),
+    "near black to light grey": ("#121212", "#c8c8c8"),
+    "charcoal to white": ("#2d2d2d", "#ffffff"),
+    "charcoal to light grey": ("#2d2d2d", "#c8c8c8"),
+    "charcoal to rice paper": ("#2d2d30", "#ded6c4"),
+    "navy to light grey": ("#1a2350", "#c8c8c8"),
+    "red to white": ("#dc2828", "#ffffff"),
+    "yellow to black": ("#fcca12", "#000000"),
+}
+
+
+def flat(code: str) -> torch.Tensor:
+    """(1, 3, SIDE, SIDE) in -1..1."""
+    return (torch.from_numpy(colour(code).astype(np.float32)) * 2 - 1)[None, :, None, None].expand(1, 3, SIDE, SIDE)
+
+
+def line(model: Autoencoder, first: str, last: str) -> np.ndarray:
+    """(POINTS, 3): the colours of the line's points, 0 … 1, each over a patch of its own."""
+    ends = []
+    for code in (first, last):
+        latent = model.encode(flat(code).contiguous())
+        middle = latent.shape[-1] // 2
+        ends.append(latent[..., middle - 2 : middle + 2, middle - 2 : middle + 2].mean((2, 3), keepdim=True))
+    parts = torch.linspace(0, 1, POINTS)[:, None, None, None]
+    latents = (ends[0] + parts * (ends[1] - ends[0])).expand(POINTS, -1, 16, 16).contiguous()
+    decoded = model.decode(latents)
+    middle = decoded.shape[-1] // 2
+    inner = decoded[..., middle - 16 : middle + 16, middle - 16 : middle + 16]
+    return ((inner.mean((2, 3)) + 1) / 2).numpy().astype(np.float32)
+
+
+def differences(found: np.ndarray) -> np.ndarray:
+    """(POINTS,) from the mixtures of its own ends, in L*a*b*."""
+    lab = to_lab(found[None])[0]
+    parts = np.linspace(0, 1, POINTS)[:, None]
+    return np.linalg.norm(lab - (lab[:1] + parts * (lab[-1:] - lab[:1])), axis=1)
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", nargs="?", default="mini")
+    parser.add_argument("--sheet", type=Path, help="a picture of the lines")
+    parser.add_argument("--out", type=Path, help="JSON in place of benchmarks/results/latent_lines.json")
+    args = parser.parse_args()
+    model = Autoencoder(args.model)
+    figures, rows = {}, []
+    for words, pair in PAIRS.items():
+        found = line(model, *pair)
+        away = differences(found)
+        figures[words] = {"colours": pair, "mean": round(float(away.mean()), 1), "largest": round(float(away.max()), 1)}
+        rows.append(
+            [Image.new("RGB", (56, 28), tuple(int(v) for v in (np.clip(c, 0, 1) * 255).round())) for c in found]
+        )
+        print(f"{words}: {figures[words]['mean']} mean, {figures[words]['largest']} at most", flush=True)
+    if args.sheet:
+        style = SheetStyle(cell=(56, 28), gap=4, row_label_width=170)
+        contact_sheet(rows, row_labels=list(PAIRS), style=style).save(args.sheet)
+    report("latent_lines", (__doc__ or "").partition("\n")[0], {"model": model.info.sha256, "lines": figures}, args.out)
+
+
+if __name__ == "__main__":
+    main()
