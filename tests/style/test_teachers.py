@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from laur.core.errors import NotFoundError
-from laur.style.teachers import TEACHERS, teacher
+from laur.style.teachers import TEACHERS, code, teacher
 from laur.style.teachers.lines import flow_dog
 from laur.style.teachers.strokes import Brush, paint
 from laur.style.teachers.tools import as_float, fractal, luminance, subject
@@ -120,4 +122,37 @@ def test_an_unknown_teacher_is_refused_with_the_known_ones() -> None:
 
 def test_every_teacher_says_what_it_follows() -> None:
     assert all(found.source for found in TEACHERS.values())
-    assert len({found.sha256 for found in TEACHERS.values()}) >= 5  # by module: other code, another hash
+    assert len({found.sha256 for found in TEACHERS.values()}) == len(TEACHERS)  # other code, another hash
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "changed"),
+    [
+        ("lines", "def pencil(", "# graphite\ndef pencil(", set()),
+        ("lines", '"""0 … 1, dark lines as 1."""', '"""Dark lines are 1."""', set()),
+        ("lines", '"""Of the pencil\'s lines', '"""Of its lines', set()),
+        ("lines", "DIRECTIONS = 8", "DIRECTIONS = 9", {"pencil"}),
+        ("lines", "half = 9", "half = 7", {"pencil"}),
+        (
+            "lines",
+            "total, weights = sharpened.copy(), 1.0",
+            "total, weights = sharpened.copy(), 2.0",
+            {"ink", "ukiyoe"},
+        ),
+        ("tools", "def gradient(values: Field)", "def gradient(values: Field, /)", None),
+        ("strokes", "SHIFT = 4", "SHIFT = 5", {"impressionism", "expressionism", "pointillism", "wash", "fauvism"}),
+    ],
+)
+def test_a_teacher_is_another_when_what_it_calls_is(
+    file: str, old: str, new: str, changed: set[str] | None, tmp_path: Path
+) -> None:
+    for path in Path(code.__file__).parent.glob("*.py"):
+        (tmp_path / path.name).write_text(path.read_text("utf-8"), "utf-8")
+    text = (tmp_path / f"{file}.py").read_text("utf-8")
+    assert old in text
+    (tmp_path / f"{file}.py").write_text(text.replace(old, new), "utf-8")
+    found = {name for name, of in TEACHERS.items() if code.sha256(of.module, of.function, tmp_path) != of.sha256}
+    if changed is None:
+        assert {"cyberpunk", "pencil"} <= found < set(TEACHERS)
+    else:
+        assert found == {name.replace("_", "-") for name in changed}

@@ -5,11 +5,9 @@ A teacher takes a picture and gives another of the same size. What it draws hang
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -18,10 +16,6 @@ from laur.core.errors import NotFoundError
 if TYPE_CHECKING:
     from numpy import uint8
     from numpy.typing import NDArray
-
-
-_SHARED = ("tools", "strokes")
-"""Modules that several of them stand on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +30,10 @@ class Teacher:
 
     @property
     def sha256(self) -> str:
-        """Of its code and what that stands on, so that a set made by other code counts as another."""
-        files = sorted(Path(__file__).parent.glob("*.py"))
-        own = [file for file in files if file.stem in {self.module, *_SHARED}]
-        return hashlib.sha256(b"".join(file.read_bytes() for file in own)).hexdigest()
+        """Of its code and what that calls, so that a set made by other code counts as another."""
+        from laur.style.teachers import code
+
+        return code.sha256(self.module, self.function)
 
     def __call__(self, picture: NDArray[uint8], seed: int = 0) -> NDArray[uint8]:
         """(H, W, 3) RGB to the same; white that touches the border counts as background."""
