@@ -45,7 +45,11 @@ def flow_dog(grey: Field, image: Image, *, sigma: float, p: float, epsilon: floa
 
 
 def ink(image: Image, rng: np.random.Generator) -> Image:
-    """Brush and ink on white: swelling outlines, solid blacks, and hatching where it is half dark (XDoG 2012)."""
+    """Brush and ink on rice paper: swelling outlines, solid darks, a diluted wash where it is half dark (XDoG 2012).
+
+    Darks are charcoal and the paper is toned: see `noir` for why neither is black or white. Hatching in place of the
+    wash is finer than a latent, and few steps drew it as stains.
+    """
     mask = subject(image)
     grey = luminance(image)
     grey = np.clip((grey - 0.12) / 0.8, 0, 1)
@@ -53,15 +57,13 @@ def ink(image: Image, rng: np.random.Generator) -> Image:
     dx, dy = wobble * fractal(image.shape, 24, rng, 2), wobble * fractal(image.shape, 24, rng, 2)
     grey, mask = warped(grey, dx, dy), warped(mask, dx, dy)
     lines = flow_dog(grey, image, sigma=1.5, p=18.0, epsilon=0.62, phi=9.0)
-    outline = np.clip(1 - np.abs(soft(mask, 1.6) - 0.5) * 3.2, 0, 1)
-    tone = blur(grey, 2.0)
-    ys, xs = np.mgrid[0 : grey.shape[0], 0 : grey.shape[1]].astype(np.float32)
-    hatch = np.sin((xs + ys) * (2 * np.pi / 7.5) + 0.5 * fractal(image.shape, 40, rng, 2)) * 0.5 + 0.5
-    strength = np.clip((0.66 - tone) / 0.36, 0, 1) * (mask > 0.5)
-    hatching = np.clip((strength - hatch) * 4, 0, 1)
-    solid = np.clip((0.2 - tone) * 12, 0, 1) * mask
-    dark = np.maximum.reduce([1 - lines, outline, hatching, solid])
-    return mix(np.full_like(image, 1.0), colour("#15151c"), soft(dark.astype(np.float32), 0.5))
+    outline = np.clip(1 - np.abs(soft(mask, 1.8) - 0.5) * 2.6, 0, 1)
+    tone = blur(grey, 2.0) + 0.03 * fractal(image.shape, 40, rng, 2)
+    diluted = 0.42 * np.clip((0.66 - tone) * 7, 0, 1) * mask
+    solid = np.clip((0.24 - tone) * 10, 0, 1) * mask
+    dark = np.maximum.reduce([1 - lines, outline, diluted, solid])
+    paper = np.broadcast_to(colour("#ded6c4"), image.shape).astype(np.float32)
+    return mix(paper, colour("#2d2d30"), soft(dark.astype(np.float32), 0.6))
 
 
 def pencil(image: Image, rng: np.random.Generator) -> Image:
