@@ -1,7 +1,7 @@
 """Make the styles of `mini` one by one: all weights learn a teacher's pictures, what changed becomes a LoRA in 8 bits.
 
-A low rank leaves most of the change behind, so the LoRA then learns what the changed network predicts
-(`objective.teacher`).
+A low rank leaves most of the change behind, so the LoRA then learns what the changed network predicts, alone and with
+the LCM-LoRA in its weights (`objective.teacher`, `objective.accelerator`).
 
 The teacher paints over icons of the pack or, of most styles, over what mini itself draws from their captions in four
 steps: then there is the style alone to learn, and subjects stay as they were.
@@ -67,7 +67,9 @@ SETTINGS = {
     "save.updates": "50",
 }
 """Of the fine-tune."""
+ACCELERATOR = "lcm-lora-mini"
 MENDING = {
+    "objective.accelerator": ACCELERATOR,
     "objective.targets": '["*"]',
     "objective.timesteps": "uniform",
     "optimiser.name": "adamw",
@@ -129,8 +131,8 @@ def _key(wish: argparse.Namespace, card: Card, loaded: LoadedCheckpoint, icons: 
         "pictures": dict(icons.describe()),
         "settings": [wish.updates, wish.batch, RANK, SETTINGS, wish.mending, MENDING],
     }
-    if card.name not in OVER_ICONS:
-        made_from["accelerator"] = hashlib.sha256(adapter_file("lcm-lora-mini").read_bytes()).hexdigest()
+    if wish.mending or card.name not in OVER_ICONS:
+        made_from["accelerator"] = hashlib.sha256(adapter_file(ACCELERATOR).read_bytes()).hexdigest()
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
 
 

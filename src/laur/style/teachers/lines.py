@@ -70,7 +70,7 @@ def pencil(image: Image, rng: np.random.Generator) -> Image:
     """Lines and tone of graphite: Lu, Xu & Jia, "Combining Sketch and Tone for Pencil Drawing Production", 2012.
 
     Section 3.1: the gradient is told apart into directions and drawn along each with a line that overshoots; 3.2: tones
-    are matched to the histogram of pencil drawings and rendered by a texture of strokes.
+    are matched to the histogram of pencil drawings and rendered by a texture of strokes. The paper is toned: see `ink`.
     """
     mask = subject(image)
     line = _sketch(image)
@@ -79,7 +79,7 @@ def pencil(image: Image, rng: np.random.Generator) -> Image:
     shade = np.clip(tone ** np.clip(1.15 + 0.55 * texture, 0.3, 2.6), 0, 1)
     shade = mix(np.ones_like(shade)[..., None], shade[..., None], soft(mask, 1.5))[..., 0]
     drawn = np.clip(shade * (1 - line), 0, 1)
-    return mix(np.broadcast_to(colour("#3a3a40"), image.shape).astype(np.float32), colour("#fdfcf8"), drawn)
+    return mix(np.broadcast_to(colour("#36363a"), image.shape).astype(np.float32), colour("#ded8ca"), drawn)
 
 
 def _sketch(image: Image) -> Field:
@@ -124,11 +124,12 @@ def _tone(grey: Field, mask: Field) -> Field:
 
 
 def _graphite(shape: tuple[int, ...], rng: np.random.Generator) -> Field:
-    """Slanting strokes of a soft pencil, mean 0 and deviation about 1."""
+    """Slanting strokes of a soft, blunt pencil, mean 0 and deviation about 1: about as wide as a latent, or few steps
+    would draw their mean."""
     height, width = shape[:2]
     noise = rng.standard_normal((height, width)).astype(np.float32)
     kernel = np.zeros((25, 25), np.float32)
-    cv().line(kernel, (2, 20), (22, 4), 1.0, 2, cv().LINE_AA)
+    cv().line(kernel, (2, 20), (22, 4), 1.0, 4, cv().LINE_AA)
     strokes = cv().filter2D(noise, -1, kernel / kernel.sum())
-    strokes = blur(strokes, 0.7)
+    strokes = blur(strokes, 1.3)
     return strokes / (float(strokes.std()) + 1e-6)
