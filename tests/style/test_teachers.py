@@ -72,6 +72,14 @@ def test_colours_tell_the_styles_apart(icon: NDArray[np.uint8]) -> None:
     assert dark["watercolour"] > 150 and dark["ink"] > 110
 
 
+@pytest.mark.parametrize(("name", "least", "most"), [("noir", 42, 210), ("ink", 45, 222), ("pencil", 54, 222)])
+def test_black_and_white_are_those_of_a_print(icon: NDArray[np.uint8], name: str, least: int, most: int) -> None:
+    """Beyond them the latents of mini hold other colours between two greys (benchmarks/latent_lines.py)."""
+    painted = TEACHERS[name](icon, 0)
+    assert least <= painted.min() < least + 25
+    assert most - 25 < painted.max() <= most
+
+
 def test_pixel_art_is_flat_in_every_cell(icon: NDArray[np.uint8]) -> None:
     cells = TEACHERS["pixel-art"](icon, 0).reshape(16, 8, 16, 8, 3)
     assert (cells == cells[:, :1, :, :1]).all()
