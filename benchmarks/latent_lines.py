@@ -4,7 +4,7 @@
 
 Flat pictures of two colours are encoded, and points of the straight line between their latents decoded. Where those are
 not the mixtures of the two, whatever averages latents (few steps, low ranks, a sum of adapters) draws stains of other
-colours. Told in CIE 1976 colour differences from the mixture in L*a*b*, the mean and the largest over the line.
+colours. Told in CIE 1976 colour differences (L*a*b*) from the sRGB values' mixture, mean and largest over the line.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ PAIRS = {
     "black to light grey": ("#000000", "#c8c8c8"),
     "near black to white": ("#121212", "#ffffff"),
     "near black to light grey": ("#121212", "#c8c8c8"),
+    "noir's dark to its light": ("#2a2a2a", "#d1d1d1"),
     "charcoal to white": ("#2d2d2d", "#ffffff"),
     "charcoal to light grey": ("#2d2d2d", "#c8c8c8"),
     "charcoal to rice paper": ("#2d2d30", "#ded6c4"),
@@ -57,11 +58,11 @@ def line(model: Autoencoder, first: str, last: str) -> np.ndarray:
     return ((inner.mean((2, 3)) + 1) / 2).numpy().astype(np.float32)
 
 
-def differences(found: np.ndarray) -> np.ndarray:
-    """(POINTS,) from the mixtures of its own ends, in L*a*b*."""
-    lab = to_lab(found[None])[0]
-    parts = np.linspace(0, 1, POINTS)[:, None]
-    return np.linalg.norm(lab - (lab[:1] + parts * (lab[-1:] - lab[:1])), axis=1)
+def differences(found: np.ndarray, first: str, last: str) -> np.ndarray:
+    """(POINTS,) from the mixtures of the two colours that were encoded; 0 throughout for a perfect autoencoder."""
+    parts = np.linspace(0, 1, POINTS, dtype=np.float32)[:, None]
+    mixed = (1 - parts) * colour(first) + parts * colour(last)
+    return np.linalg.norm(to_lab(found[None])[0] - to_lab(mixed.astype(np.float32)[None])[0], axis=1)
 
 
 def main() -> None:
@@ -75,7 +76,7 @@ def main() -> None:
     figures, rows = {}, []
     for words, pair in PAIRS.items():
         found = line(model, *pair)
-        away = differences(found)
+        away = differences(found, *pair)
         figures[words] = {"colours": pair, "mean": round(float(away.mean()), 1), "largest": round(float(away.max()), 1)}
         rows.append(
             [Image.new("RGB", (56, 28), tuple(int(v) for v in (np.clip(c, 0, 1) * 255).round())) for c in found]

@@ -1,7 +1,7 @@
 """Train the judge of styles (laur.train.evaluate.style_classifier) on what the styles' teachers make of icons.
 
     python scripts/train_style_classifier.py --pack mini-train --out runs/style-classifier
-    cp runs/style-classifier/style_classifier.safetensors src/laur/models/style_classifier/
+    cp runs/style-classifier/result/style_classifier.safetensors src/laur/models/style_classifier/
 
 Every class shows the same contents, so that nothing can be told from them: concepts that are neither among the
 pictures which the styles' adapters learn from (scripts/make_styles.py) nor in the fold that prompts for measuring come
@@ -18,6 +18,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ from torch.nn import functional
 from laur.core.pytorch.encoder import TorchEncoder
 from laur.core.recipe import Recipe
 from laur.pipeline.engine import Engine
+from laur.pipeline.loading.load import load
 from laur.pipeline.scoring.compact import restored, squeezed
 from laur.style.cards import shipped
 from laur.style.teachers import TEACHERS, teacher
@@ -40,7 +42,7 @@ from laur.train.data.sources.icon import Icon
 from laur.train.data.sources.pack import Pack
 from laur.train.data.sources.restyled import SEEDS
 from laur.train.evaluate.prompts import concept, fold
-from laur.train.evaluate.style_classifier import NONE, together
+from laur.train.evaluate.style_classifier import FORMAT, NONE, together
 from laur.train.evaluate.style_network import SIDE, StyleNetwork, prepared
 
 LEARNED = 240
@@ -114,9 +116,15 @@ def _small(picture: np.ndarray) -> Tensor:
     return ((x[0] + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).contiguous()
 
 
+@cache
+def made_by(name: str) -> str:
+    """What a class's pictures come from, in short: its teacher's code, or mini."""
+    return TEACHERS[name].sha256[:8] if name != NONE else load("mini").info.sha256[:8]
+
+
 def cached(out: Path, pack: Path, classes: list[str]) -> dict[str, tuple[Tensor, Tensor]]:
     """Pictures and labels by part; a class at a time is kept."""
-    files = {name: out / f"{name}.safetensors" for name in classes}
+    files = {name: out / f"{name}-{made_by(name)}.safetensors" for name in classes}
     records, painter = None, None
     for name, file in files.items():
         if file.exists():
@@ -162,8 +170,11 @@ def train(args: argparse.Namespace, number: int, learned: tuple[Tensor, Tensor],
     network = StyleNetwork(classes).to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(network.parameters(), lr=args.lr, weight_decay=0.05)
     state, begun = args.out / f"state-{number}.pt", 0
+    told = f"{args.updates} {args.batch} {args.lr} {sorted(file.name for file in args.out.glob('*.safetensors'))}"
     if state.exists():
         held = torch.load(state, weights_only=True)
+        if held.get("of") != told:
+            raise SystemExit(f"{state} is of other pictures or settings; remove it, or give another --out")
         network.load_state_dict(held["network"])
         optimiser.load_state_dict(held["optimiser"])
         begun = held["update"]
@@ -186,7 +197,12 @@ def train(args: argparse.Namespace, number: int, learned: tuple[Tensor, Tensor],
                 f"network {number}, {update + 1} loss {loss.item():.3f} {time.perf_counter() - clock:.0f} s", flush=True
             )
         if update % 200 == 199 or update + 1 == args.updates:
-            held = {"network": network.state_dict(), "optimiser": optimiser.state_dict(), "update": update + 1}
+            held = {
+                "network": network.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "update": update + 1,
+                "of": told,
+            }
             torch.save(held, state.with_suffix(".tmp"))
             state.with_suffix(".tmp").replace(state)
     return network.eval()
@@ -245,7 +261,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pack", type=Path, required=True, help="pictures: a pack's folder")
     parser.add_argument("--out", type=Path, default=Path("runs/style-classifier"))
-    parser.add_argument("--networks", type=int, default=4, help="whose probabilities are averaged")
+    parser.add_argument("--networks", type=int, default=3, help="whose probabilities are averaged")
     parser.add_argument("--updates", type=int, default=1200)
     parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--lr", type=float, default=3e-3)
@@ -264,14 +280,15 @@ def main() -> None:
     found = measured(chances(logits, scale), labels, classes)
     found["accuracy_of_each"] = [round(float((one.argmax(1) == labels).float().mean()), 4) for one in logits]
     said = {
-        "format": "laur-style-classifier/2",
+        "format": FORMAT,
         "classes": json.dumps(classes),
         "temperature": f"{scale:.4f}",
         "held_out": json.dumps(found),
         "teachers": json.dumps({name: TEACHERS[name].sha256[:16] for name in classes if name != NONE}),
         "licence": "Apache-2.0; learned from the openly licensed icons that ATTRIBUTION.md names, rendered anew",
     }
-    save_file(together(small), args.out / "style_classifier.safetensors", metadata=said)
+    (args.out / "result").mkdir(exist_ok=True)
+    save_file(together(small), args.out / "result" / "style_classifier.safetensors", metadata=said)
     print(json.dumps(found, indent=1))
 
 

@@ -25,14 +25,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 from train_scorer import EACH, measured, varied
-from train_style_classifier import contents
+from train_style_classifier import contents, made_by
 
 from laur.pipeline.scoring.compact import restored, squeezed
 from laur.pipeline.scoring.mini import load_towers, shipped, text_of_mini
 from laur.pipeline.scoring.network import SIDE, Towers, prepared
+from laur.style import cards
 from laur.train.conditions import plain_prompt
 from laur.train.data.reader import TrainingSet
-from laur.train.evaluate.style_classifier import NONE
 from laur.train.evaluate.style_scorer import plain
 
 
@@ -89,7 +89,8 @@ def rendered(folder: Path, pack: Path) -> tuple[Tensor, Tensor]:
     records = contents(pack)["train"]
     captions = [plain_prompt(plain(max(record.draw(64).captions, key=len), record.style)) for record in records]
     states = text_of_mini(torch.device("cpu"), "bfloat16")(captions).float()
-    files = [file for file in sorted(folder.glob("*.safetensors")) if file.stem not in {NONE, "style_classifier"}]
+    names = sorted({card.teacher for card in cards.shipped() if card.teacher})
+    files = [folder / f"{name}-{made_by(name)}.safetensors" for name in names]
     return torch.stack([load_file(file)["train"][: len(records)] for file in files]), states
 
 

@@ -140,6 +140,14 @@ def test_every_teacher_says_what_it_follows() -> None:
         ("lines", '"""0 … 1, dark lines as 1."""', '"""Dark lines are 1."""', set()),
         ("lines", '"""Of the pencil\'s lines', '"""Of its lines', set()),
         ("lines", "DIRECTIONS = 8", "DIRECTIONS = 9", {"pencil"}),
+        ("lines", "        weights += 2 * weight\n", "    weights += 2 * weight\n", {"ink", "ukiyoe"}),
+        (
+            "lines",
+            "    mask = subject(image)\n    line = ",
+            '    """Words."""\n    mask = subject(image)\n    line = ',
+            set(),
+        ),
+        ("tools", "def as_bytes(image: Image)", "def as_bytes(image: Image, /)", set(TEACHERS)),
         ("lines", "half = 9", "half = 7", {"pencil"}),
         (
             "lines",
@@ -164,3 +172,13 @@ def test_a_teacher_is_another_when_what_it_calls_is(
         assert {"cyberpunk", "pencil"} <= found < set(TEACHERS)
     else:
         assert found == {name.replace("_", "-") for name in changed}
+
+
+@pytest.mark.parametrize("line", ["from laur.style.teachers.tools import blur", "from .tools import blur"])
+def test_imports_that_would_be_missed_are_refused(line: str, tmp_path: Path) -> None:
+    for path in Path(code.__file__).parent.glob("*.py"):
+        (tmp_path / path.name).write_text(path.read_text("utf-8"), "utf-8")
+    file = tmp_path / "lines.py"
+    file.write_text(file.read_text("utf-8").replace("    mask = ", f"    {line}\n    mask = "), "utf-8")
+    with pytest.raises(ValueError, match="import it above"):
+        code.sha256("lines", "ink", tmp_path)

@@ -203,6 +203,42 @@ def test_a_teacher_is_followed_with_the_accelerator_in_both(sd1: LoadedCheckpoin
     assert all(float(again[part]) < 1e-5 * float(loss.parts[part]) for part in ("accelerated", "plain"))
 
 
+@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
+def test_teacher_and_accelerator_are_read_and_slices_average_to_the_whole(family: str, tmp_path: Path) -> None:
+    loaded = load(str(tiny_folder(family, tmp_path / family)))
+    unet, lora = random_lora(loaded)
+    adapter = export.adapter(lora.deltas(dict(unet.named_parameters())), tmp_path / "fast", loaded, task="lcm-lora")
+    tuned = lcm.fresh(loaded, CPU)
+    with torch.no_grad():
+        for weight in tuned.parameters():
+            weight.add_(0.02 * torch.randn_like(weight))
+    folder = export.checkpoint(tuned, dict(tuned.named_parameters()), tmp_path / "tuned", loaded, task="base")
+    options = style.StyleOptions(rank=4, teacher=str(folder), accelerator=str(adapter))
+    objective = style.build(options, loaded, CPU)
+    assert {"objective.teacher", "objective.accelerator"} == set(objective.inputs)
+    theirs, fast = (dict(found.named_parameters()) for found in (objective._teacher, objective._fast_teacher))  # type: ignore[union-attr]
+    for name, weight in tuned.named_parameters():
+        torch.testing.assert_close(theirs[name], weight, rtol=1e-3, atol=1e-4)  # in half precision
+        layer = lora.layers.get(name.removesuffix(".weight"))
+        added = 0.0 if layer is None or not name.endswith(".weight") else layer.merged() - layer.weight
+        torch.testing.assert_close(fast[name], weight + added, rtol=1e-3, atol=2e-3)
+    width = loaded.unet().config["cross_attention_dim"]
+    keys, size = torch.arange(4), loaded.unet().config["sample_size"]
+    draws = Draws(5, keys)
+    xl = loaded.info.family.is_xl
+    pooled = draws.normal("pooled", (128,)) if xl else None
+    ids = torch.tensor([[64.0, 64, 0, 0, 64, 64]]).expand(4, 6) if xl else None
+    told = Conditions(draws.normal("context", (77, width)), pooled=pooled, size_ids=ids)
+    latents = draws.normal("latent", (4, size, size))
+    whole = objective.loss(Batch(0, keys, latents, told), draws).total
+    halves = [
+        objective.loss(Batch(0, keys[part], latents[part], told.rows(keys[part])), draws[part]).total
+        for part in (slice(0, 2), slice(2, 4))
+    ]
+    torch.testing.assert_close(torch.stack(halves).mean(), whole, rtol=1e-4, atol=1e-6)
+    assert float(whole.detach()) > 1e-4
+
+
 def _bases(unet: Any) -> list[torch.nn.Parameter]:
     """The parameters but a LoRA's factors."""
     return [parameter for name, parameter in unet.named_parameters() if name.rpartition(".")[2] not in {"up", "down"}]

@@ -8,10 +8,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from laur.core.errors import CheckpointError, NotFoundError
+from laur.pipeline.scoring.compact import restored
 from laur.style.cards import shipped as shipped_cards
 from laur.style.teachers import teacher
 from laur.train.evaluate.style_classifier import NONE, StyleClassifier, apart, shipped, softmax, together
-from laur.train.evaluate.style_network import StyleNetwork, moments
+from laur.train.evaluate.style_network import StyleNetwork, moments, prepared
 
 
 def _icon(side: int = 256) -> np.ndarray:
@@ -60,6 +61,9 @@ def test_files_that_are_none(tmp_path) -> None:
     with pytest.raises(CheckpointError, match="its metadata lacks"):
         StyleClassifier(file)
     weights = load_file(shipped())
+    save_file({"a": torch.zeros(1)}, file, metadata={"format": "laur-style-classifier/1"})
+    with pytest.raises(CheckpointError, match="is of format laur-style-classifier/1"):
+        StyleClassifier(file)
     two = {"classes": '["ink", "none"]', "temperature": "1"}
     save_file(weights, file, metadata=two)
     with pytest.raises(CheckpointError, match="cannot be read"):
@@ -73,11 +77,16 @@ def test_files_that_are_none(tmp_path) -> None:
 def test_probabilities_are_the_mean_of_the_networks() -> None:
     classifier = StyleClassifier()
     pictures = np.random.default_rng(0).integers(0, 256, (3, 96, 96, 3), dtype=np.uint8)
-    each = classifier.each(pictures)
-    assert len(each) > 1
-    assert each.shape[1:] == (3, len(classifier.classes))
-    assert not np.allclose(each[0], each[1])
-    assert np.allclose(each.mean(0), classifier.probabilities(pictures))
+    expected = []
+    for weights in apart(load_file(shipped())):
+        network = StyleNetwork(len(classifier.classes)).eval()
+        network.load_state_dict(restored(weights))
+        with torch.no_grad():
+            logits = network(prepared(torch.from_numpy(pictures))).double().numpy()
+        expected.append(softmax(logits / float(classifier.said["temperature"])))
+    assert len(expected) > 1
+    assert not np.allclose(expected[0], expected[1], atol=1e-3)
+    assert np.allclose(classifier.probabilities(pictures), np.mean(expected, axis=0), atol=1e-6)
 
 
 def test_networks_lie_in_one_file_and_come_apart() -> None:

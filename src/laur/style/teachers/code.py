@@ -6,15 +6,15 @@ So a set or an adapter is out of date when what its teacher paints may have chan
 from __future__ import annotations
 
 import ast
+import copy
 import hashlib
-import io
-import tokenize
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 PACKAGE = "laur.style.teachers"
-_SILENT = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
+ALWAYS = (("tools", "as_float"), ("tools", "as_bytes"))
+"""What every teacher is called through."""
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,17 @@ class _Module:
     """At the top, by name."""
     imported: dict[str, tuple[str, str]]
     """Names of this package: (module, name there), or (module, "") for a whole module."""
-    lines: list[str]
 
 
 def sha256(module: str, function: str, folder: Path = Path(__file__).parent) -> str:
-    """Of a function of a module in the package's folder. Errors: KeyError where there is none."""
+    """Of a function of a module in the package's folder, and of what pictures go through.
+
+    Errors: OSError, KeyError where there is none; ValueError where something of the package is imported within a
+    definition or by a relative name, which is not followed.
+    """
     found: dict[tuple[str, str], str] = {}
-    _collect(folder, (module, function), found)
+    for at in ((module, function), *ALWAYS):
+        _collect(folder, at, found)
     told = "\n".join(f"{of}.{name}: {text}" for (of, name), text in sorted(found.items()))
     return hashlib.sha256(told.encode()).hexdigest()
 
@@ -41,7 +45,7 @@ def _collect(folder: Path, at: tuple[str, str], found: dict[tuple[str, str], str
     module, name = at
     read = _read(folder / f"{module}.py")
     node = read.definitions[name]
-    found[at] = _tokens(node, read.lines)
+    found[at] = _text(node)
     for part in ast.walk(node):
         if isinstance(part, ast.Name):
             if part.id in read.definitions:
@@ -52,37 +56,49 @@ def _collect(folder: Path, at: tuple[str, str], found: dict[tuple[str, str], str
             of = read.imported.get(part.value.id)
             if of and not of[1]:
                 _collect(folder, (of[0], part.attr), found)
+        elif isinstance(part, ast.ImportFrom) and _ours(part):
+            raise ValueError(f"{module}.{name} imports {part.module or 'from its package'} within; import it above")
 
 
 @cache
 def _read(file: Path) -> _Module:
-    text = file.read_text("utf-8")
     definitions: dict[str, ast.stmt] = {}
     imported: dict[str, tuple[str, str]] = {}
-    for node in ast.parse(text).body:
+    for node in ast.parse(file.read_text("utf-8")).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             definitions[node.name] = node
         elif isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             names = [part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)]
             definitions |= dict.fromkeys(names, node)
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(PACKAGE):
+        elif isinstance(node, ast.ImportFrom) and _ours(node):
+            if node.level:
+                raise ValueError(f"{file.name} imports by a relative name; give the whole one")
             of = (node.module or "").removeprefix(PACKAGE).removeprefix(".")
             imported |= {a.asname or a.name: (of, a.name) if of else (a.name, "") for a in node.names}
-    return _Module(definitions, imported, text.splitlines(keepends=True))
+    return _Module(definitions, imported)
 
 
-def _tokens(node: ast.stmt, lines: list[str]) -> str:
-    """Its code on one line."""
-    decorators = getattr(node, "decorator_list", [])
-    first = min([node.lineno, *(decorator.lineno for decorator in decorators)])
-    silent: set[int] = set()
-    for part in ast.walk(node):
-        value = part.value if isinstance(part, ast.Expr) else None
-        if isinstance(value, ast.Constant) and isinstance(value.value, str):
-            silent |= set(range(value.lineno, (value.end_lineno or value.lineno) + 1))
-    text = "".join(lines[first - 1 : node.end_lineno])
-    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
-    return " ".join(
-        token.string for token in tokens if token.type not in _SILENT and token.start[0] + first - 1 not in silent
-    )
+def _ours(node: ast.ImportFrom) -> bool:
+    return bool(node.level) or (node.module or "").startswith(PACKAGE)
+
+
+def _text(node: ast.stmt) -> str:
+    """Its code as the parser understood it: comments, line breaks and docstrings are gone, indentation is not."""
+    return ast.unparse(_Bare().visit(copy.deepcopy(node)))
+
+
+class _Bare(ast.NodeTransformer):
+    """Without strings that stand alone."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        """None where it is one."""
+        alone = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if alone else node
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        """Bodies that held a string alone hold `pass`."""
+        found = super().generic_visit(node)
+        if isinstance(found, ast.FunctionDef | ast.ClassDef) and not found.body:
+            found.body = [ast.Pass()]
+        return found

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 NONE = "none"
 """The class of pictures in no style."""
 BATCH = 64
+FORMAT = "laur-style-classifier/2"
 
 
 class StyleClassifier:
@@ -115,6 +116,11 @@ def _read(path: Path) -> tuple[Mapping[str, Any], Mapping[str, str]]:
     except (OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:120]
         raise CheckpointError(f"the style classifier {path} cannot be read ({reason})") from None
+    if said.get("format", FORMAT) != FORMAT:
+        raise CheckpointError(
+            f"the style classifier {path} is of format {said['format']}, and {FORMAT} is read; "
+            "train it anew (scripts/train_style_classifier.py)"
+        )
     if missing := {"classes", "temperature"} - set(said):
         raise CheckpointError(f"{path} is no style classifier: its metadata lacks {sorted(missing)[0]!r}")
     return found, said

@@ -76,7 +76,8 @@ class StyleOptions(DenoisingOptions):
     accelerator_steps: int = 4
     """With an accelerator and a teacher: steps of the way along which the two are held together."""
     accelerator_first: float = 0.35
-    """Part of those samples that begin at the last timestep, with the noise that their picture was drawn from."""
+    """Without a teacher: part of those samples that begin at the last timestep, with the noise that their picture was
+    drawn from."""
     path: tuple[str, ...] = ()
     """With an accelerator: prepared sets of its predictions at each step before the last (`laur data prepare own
     --until 1`, …), painted as the run's set is; its samples then go that whole way, from their noise to the end."""
@@ -86,7 +87,8 @@ class StyleOptions(DenoisingOptions):
     huber: float = 0.1
     """The width of the huber distances."""
     coupled: float = 0.5
-    """With an accelerator: part of the other samples that are noised with the noise their picture was drawn from."""
+    """With an accelerator and no teacher: part of the other samples that are noised with the noise their picture was
+    drawn from."""
 
     def __post_init__(self) -> None:
         DenoisingOptions.__post_init__(self)

@@ -68,7 +68,7 @@ class VaeOptions:
     drawn_styles: tuple[str, ...] = ()
     """Every other one is drawn in one of these styles in turn."""
     linear: float = 0.0
-    """With the encoder, and without `keep`: how strongly mixtures of latents are decoded as the same mixtures of their
+    """Not with `keep`: how strongly mixtures of latents are decoded as the same mixtures of their
     pictures (those of mixup, arXiv 1710.09412, asked of an autoencoder). A picture is mixed with a flat colour or with
     itself turned round. Without it a small autoencoder may lay other colours between two: whatever averages latents
     (few steps, low ranks, sums of adapters) then draws stains."""
@@ -144,13 +144,13 @@ class Autoencoding:
             parts["keep"] = kept
             total = total + options.keep * kept
         elif self._learns_encoder:
-            if options.linear:
-                parts["linear"] = self._mixed(pictures, latents, draws)
-                total = total + options.linear * parts["linear"]
             # by sample, so that slices average to the whole
             flat = latents.flatten(2)
             parts["pull"] = flat.mean(2).square().mean() + (flat.var(2) - 1).square().mean()
             total = total + options.pull * parts["pull"]
+        if options.linear:
+            parts["linear"] = self._mixed(pictures, latents, draws)
+            total = total + options.linear * parts["linear"]
         return Loss(total, {name: part.detach() for name, part in parts.items()})
 
     def updated(self, update: int) -> None:
@@ -206,8 +206,8 @@ class Autoencoding:
         others = torch.where(itself[wide], pictures.flip((2, 3)), flat)
         part = draws.uniform("part of the other")[wide]
         between = torch.lerp(latents, self._encoded(others), part)
-        errors = self._errors([(between, torch.lerp(pictures, others, part))])
-        return self._options.absolute * errors["absolute"] + self._options.squared * errors["squared"]
+        error = self._vae.decode(between).sample.float() - torch.lerp(pictures, others, part)
+        return self._options.absolute * error.abs().mean() + self._options.squared * error.square().mean()
 
     def _encoded(self, pictures: Tensor) -> Tensor:
         with torch.set_grad_enabled(self._learns_encoder):
@@ -233,10 +233,9 @@ def build(options: VaeOptions, loaded: LoadedCheckpoint, device: torch.device) -
     """Errors: TrainingError."""
     if options.keep and (options.scratch or not options.encoder):
         raise TrainingError("objective.keep holds the latents of an encoder that learns on; set objective.encoder too")
-    if options.linear and (options.keep or not (options.encoder or options.scratch)):
+    if options.linear and options.keep:
         raise TrainingError(
-            "objective.linear changes what latents mean; set objective.encoder or objective.scratch, and leave "
-            "objective.keep out"
+            "objective.linear changes what latents mean and objective.keep holds it; leave one of them out"
         )
     if options.crop < 0 or options.crop % loaded.info.downscale:
         raise TrainingError(f"crop is {options.crop}; it must be a multiple of {loaded.info.downscale}")
