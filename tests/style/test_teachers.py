@@ -65,7 +65,7 @@ def test_colours_tell_the_styles_apart(icon: NDArray[np.uint8]) -> None:
         return float(np.ptp(TEACHERS[name](icon, 0).astype(int), axis=2).mean())
 
     assert spread("noir") == 0  # grey in every pixel
-    assert spread("pencil") < 8 and spread("ink") < 28  # on toned paper
+    assert spread("pencil") < 22 and spread("ink") < 28  # on toned paper
     assert spread("fauvism") > 60
     dark = {name: float(TEACHERS[name](icon, 0).mean()) for name in ("cyberpunk", "noir", "watercolour", "ink")}
     assert dark["cyberpunk"] < 90 and dark["noir"] < 110
