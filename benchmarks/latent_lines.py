@@ -1,10 +1,11 @@
 """Which colours lie between two colours in an autoencoder's latents?
 
-    python benchmarks/latent_lines.py [MODEL] --sheet docs/latent-lines.png
+    python benchmarks/latent_lines.py [MODEL] --sheet docs/latent-lines.png --pack mini-train
 
 Flat pictures of two colours are encoded, and points of the straight line between their latents decoded. Where those are
 not the mixtures of the two, whatever averages latents (few steps, low ranks, a sum of adapters) draws stains of other
 colours. Told in CIE 1976 colour differences (L*a*b*) from the sRGB values' mixture, mean and largest over the line.
+With a pack, also how well icons of held-out concepts come back.
 """
 
 from __future__ import annotations
@@ -14,15 +15,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from autoencoder import Autoencoder
+from autoencoder import COLOURED, Autoencoder, decibels, pictures_of
 from harness import report
 from PIL import Image
 
 from laur.style.teachers.tools import colour, to_lab
+from laur.train.data.sources.fold import Fold
+from laur.train.data.sources.pack import Pack
 from laur.utils.sheet import SheetStyle, contact_sheet
 
 SIDE = 128
 POINTS = 13
+ICONS = 24
 PAIRS = {
     "black to white": ("#000000", "#ffffff"),
     "black to light grey": ("#000000", "#c8c8c8"),
@@ -70,6 +74,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?", default="mini")
     parser.add_argument("--sheet", type=Path, help="a picture of the lines")
+    parser.add_argument("--pack", type=Path, help="pictures to bring there and back: a pack's folder")
     parser.add_argument("--out", type=Path, help="JSON in place of benchmarks/results/latent_lines.json")
     args = parser.parse_args()
     model = Autoencoder(args.model)
@@ -85,7 +90,12 @@ def main() -> None:
     if args.sheet:
         style = SheetStyle(cell=(56, 28), gap=4, row_label_width=170)
         contact_sheet(rows, row_labels=list(PAIRS), style=style).save(args.sheet)
-    report("latent_lines", (__doc__ or "").partition("\n")[0], {"model": model.info.sha256, "lines": figures}, args.out)
+    found = {"model": model.info.sha256, "lines": figures}
+    if args.pack:
+        icons = pictures_of(Fold(Pack(args.pack, styles=COLOURED), ICONS, held_out=True), ICONS)
+        found["held-out icons, dB"] = round(decibels(model.there_and_back(icons), icons)["mean"], 1)
+        print(f"{ICONS} held-out icons there and back: {found['held-out icons, dB']} dB", flush=True)
+    report("latent_lines", (__doc__ or "").partition("\n")[0], found, args.out)
 
 
 if __name__ == "__main__":
