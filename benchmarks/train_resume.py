@@ -111,10 +111,31 @@ def kill_often(data: Path, out: Path, *, kills: int, seconds: float, chance: ran
     return found
 
 
+def kill_while_saving(data: Path, out: Path, *, kills: int) -> list[dict[str, Any]]:
+    """Start, wait for a state that is not whole yet, kill; what each kill left."""
+    found: list[dict[str, Any]] = []
+    while len(found) < kills:
+        known = set((out / "states").glob(".*.tmp"))
+        process = begin(data, out)
+        while not (half := set((out / "states").glob(".*.tmp")) - known) and process.poll() is None:
+            time.sleep(0.0005)
+        process.kill()
+        process.communicate()
+        left = [place for place in half if place.exists()]
+        if not half:
+            raise SystemExit("the run ended before it had been killed often enough; raise UPDATES")
+        states = sorted(int(place.name) for place in (out / "states").glob("[0-9]*"))
+        files = sorted(file.name for place in left for file in place.iterdir())
+        found.append({"states_after": states[-1] if states else 0, "half_a_state": bool(left), "of_its_files": files})
+        print(found[-1], flush=True)
+    return found
+
+
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--aimed", type=int, default=6, help="more kills, in the middle of saving")
     parser.add_argument("--out", type=Path, default=None, help="where the JSON goes (default: benchmarks/results)")
     found = parser.parse_args()
     seed = random.SystemRandom().randrange(2**32)
@@ -128,17 +149,21 @@ def main() -> None:
         # kills in a row make UPDATES / kills updates each on average, so that the run is not over before the last one
         reach = time_of_a_start(whole, seconds) + 2 * seconds / found.kills
         kills = kill_often(data, killed, kills=found.kills, seconds=reach, chance=random.Random(seed))
+        aimed = kill_while_saving(data, killed, kills=found.aimed)
         finish(data, killed)
         same = {name: digest == state(killed)[name] for name, digest in state(whole).items()}
         figures = {
             "kills": len(kills),
             "kills_in_the_middle_of_saving": sum(kill["in_the_middle_of_saving"] for kill in kills),
+            "aimed_at_the_saving": len(aimed),
+            "of_these_half_a_state_was_left": sum(kill["half_a_state"] for kill in aimed),
             "same_bits": same,
             "same_journal": losses(whole) == losses(killed),
             "updates": UPDATES,
             "seconds_of_an_unkilled_run": round(seconds, 1),
             "seed_of_the_moments": seed,
             "each": kills,
+            "each_aimed": aimed,
         }
     report("train_resume", (__doc__ or "").splitlines()[0], figures, found.out)
     assert all(same.values()), "not the same bits"

@@ -27,6 +27,7 @@ from laur.train.batch import Batch, Conditions
 from laur.train.draws import Draws
 from laur.train.journal import read
 from laur.train.objective import Loss
+from laur.train.objectives.drawn import DrawnLatents
 from laur.train.objectives.lcf import merge
 from laur.train.objectives.lcm import fresh
 from laur.train.objectives.networks import predict
@@ -218,6 +219,29 @@ def test_lcf_of_every_weight_with_an_lcm_lora_is_an_lcm(
     assert "together with" not in (again.parent / "README.md").read_text()
     assert trained("base", tmp_path / "base", result, data) == 2
     assert trained("lcf", tmp_path / "none", checkpoint, data) == 2
+
+
+def test_a_run_that_goes_on_does_not_draw_again_what_it_holds(
+    checkpoint: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawings: list[int] = []
+    draw = DrawnLatents._draw
+
+    def counted(self: DrawnLatents) -> torch.Tensor:
+        drawings.append(len(self))
+        return draw(self)
+
+    monkeypatch.setattr(DrawnLatents, "_draw", counted)
+    settings = ("encoder=true", "keep=1.0", "crop=32", "drawings=3", f"drawn={json.dumps(str(data))}")
+    options = tuple(part for setting in settings for part in ("--set", f"objective.{setting}"))
+    for name, updates in (("whole", "4"), ("broken", "2")):
+        assert trained("vae", tmp_path / name, checkpoint, data, *options, "--updates", updates) == 0
+    assert drawings == [3, 3]
+    assert run(["train", "vae", "--out", str(tmp_path / "broken"), "--resume", "--updates", "4"]) == 0
+    assert drawings == [3, 3]  # the state had them
+    held = [load_file(tmp_path / n / "states" / "00000004" / "objective.safetensors") for n in ("whole", "broken")]
+    assert held[0].keys() == held[1].keys() != set()
+    assert all(torch.equal(held[0][key], held[1][key]) for key in held[0])
 
 
 @pytest.mark.parametrize("task", ["base", "vae"])

@@ -69,7 +69,7 @@ def assemble(
         drawn_by=drawn_by,
         paths_of=paths_of,
     )
-    return Trainer(
+    trainer = Trainer(
         objective,
         feed,
         config,
@@ -79,6 +79,9 @@ def assemble(
         sheets=_sheets(config, folder, data, loaded, objective=objective, device=device, listener=listener),
         listener=listener,
     )
+    if complete := getattr(objective, "complete", None):
+        complete()  # of what no state brought; the clock of the training stands still
+    return trainer
 
 
 def opened(config: RunConfig) -> TrainingSet:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,37 +22,56 @@ if TYPE_CHECKING:
 
 
 class DrawnLatents:
-    """Drawn as a checkpoint draws by default (size, steps, accelerator) from a set's captions, in its order."""
+    """Drawn as a checkpoint draws by default (size, steps, accelerator) from a set's captions, in its order, when they
+    are first asked for; a state holds them, so that a run that goes on does not draw them again."""
 
     def __init__(self, checkpoint: Checkpoint, words: Path, count: int, styles: tuple[str, ...] = ()) -> None:
-        """`count` of them at most, every other one in one of `styles` in turn. Errors: DataError, those of loading."""
-        from laur.pipeline.engine import Engine
-
+        """`count` of them at most, every other one in one of `styles` in turn. Errors: DataError."""
         self._set = TrainingSet.open(words)
         self.key = f"{self._set.info.key} {count} {' '.join(styles)}".strip()
-        found = len(self._set) if count >= len(self._set) else count
-        places = np.arange(found) * len(self._set) // found
-        engine = Engine(checkpoint.name)
-        latents: list[Tensor] = []
-        for first in range(0, found, TOGETHER):
-            latents += self._some(engine, places[first : first + TOGETHER], first, styles)
-        # as the autoencoder knows them; (N, C, h, w)
-        self._latents = torch.stack(latents) / checkpoint.latent_scale + checkpoint.latent_shift
+        self._checkpoint, self._styles = checkpoint, styles
+        self._count = min(count, len(self._set))
+        self._latents: Tensor | None = None
 
     def __len__(self) -> int:
-        return len(self._latents)
+        return self._count
+
+    def latents(self) -> Tensor:
+        """(N, C, h, w) float32 as the autoencoder knows them. Errors: those of loading and drawing."""
+        if self._latents is None:
+            self._latents = self._draw()
+        return self._latents
 
     def batch(self, draws: Draws, side: int) -> Tensor:
         """(B, C, side, side) float32, cut out at drawn places; whole latents where they are no larger. One for each
         of the draws' keys."""
-        picked = self._latents[draws.integers("drawn latent", 0, len(self)).cpu()].to(draws.device)
+        picked = self.latents()[draws.integers("drawn latent", 0, len(self)).cpu()].to(draws.device)
         return cropped(picked, draws, side, "drawn")
 
-    def _some(self, engine: Engine, places: np.ndarray, first: int, styles: tuple[str, ...]) -> list[Tensor]:
+    def state_dict(self) -> dict[str, Any]:
+        """What has been drawn."""
+        return {} if self._latents is None else {"latents": self._latents}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """What had been drawn; a state from before anything was holds nothing."""
+        self._latents = state.get("latents", self._latents)
+
+    def _draw(self) -> Tensor:
+        from laur.pipeline.engine import Engine
+
+        places = np.arange(self._count) * len(self._set) // self._count
+        engine = Engine(self._checkpoint.name)
+        latents: list[Tensor] = []
+        for first in range(0, self._count, TOGETHER):
+            latents += self._some(engine, places[first : first + TOGETHER], first)
+        return torch.stack(latents) / self._checkpoint.latent_scale + self._checkpoint.latent_shift
+
+    def _some(self, engine: Engine, places: np.ndarray, first: int) -> list[Tensor]:
         from laur.core.recipe import Recipe
         from laur.pipeline.events import Done, Failed
         from laur.train.conditions import plain_prompt
 
+        styles = self._styles
         recipes = [
             Recipe(
                 prompt=plain_prompt(captions[-1]),

@@ -156,12 +156,19 @@ class Autoencoding:
     def updated(self, update: int) -> None:
         """Nothing follows."""
 
+    def complete(self) -> None:
+        """Draw what is to be held, unless a state brought it."""
+        if self._drawn is not None:
+            self._drawn.latents()
+
     def state_dict(self) -> dict[str, Any]:
-        """Nothing but the model."""
-        return {}
+        """What was drawn as the run began."""
+        return {} if self._drawn is None else {"drawn": self._drawn.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Nothing but the model."""
+        """What was drawn as the run began."""
+        if self._drawn is not None:
+            self._drawn.load_state_dict(state.get("drawn", {}))
 
     def export(self, weights: Mapping[str, Tensor], folder: Path) -> Path:
         """A checkpoint's folder with the new autoencoder."""
