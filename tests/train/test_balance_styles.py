@@ -1,27 +1,19 @@
 """scripts/balance_styles.py: which factors it takes, and what it writes into a card."""
 
-import importlib.util
 import shutil
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
+from helpers.scripts import script
 from laur.style import cards
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "balance_styles.py"
 
-
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("balance_styles", SCRIPT)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture(scope="module", name="script")
+def loaded() -> ModuleType:
+    return script("balance_styles")
 
 
 def taken(script: ModuleType, found: dict[tuple[float, float], tuple[float, float]]) -> tuple[float, float]:

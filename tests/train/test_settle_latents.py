@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 from diffusers import AutoencoderTiny
 
+from helpers.scripts import script
+
 SMALL = 0.1
-SCRIPT = Path(__file__).parents[2] / "scripts" / "settle_latents.py"
 
 
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("settle_latents", SCRIPT)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture(scope="module", name="script")
+def loaded() -> ModuleType:
+    return script("settle_latents")
 
 
 def autoencoder(seed: int) -> AutoencoderTiny:
