@@ -131,8 +131,9 @@ def sheet(prompts: Sequence[Prompt], drawings: Mapping[str, Pictures], file: Pat
     """Each base's picture of the same captions, side by side."""
     rows: list[list[Pictures]] = []
     words: list[list[str]] = []
-    for start in range(0, min(SHOWN, len(prompts)), ACROSS):
-        places = range(start, min(start + ACROSS, len(prompts)))
+    shown = np.unique(np.linspace(0, len(prompts) - 1, SHOWN).round().astype(int))  # from end to end: sets lie in rows
+    for start in range(0, len(shown), ACROSS):
+        places = shown[start : start + ACROSS]
         rows.append([pictures[place] for place in places for pictures in drawings.values()])
         words.append([prompts[place].text if not n else "" for place in places for n, _ in enumerate(drawings)])
     labels = list(drawings) * ACROSS

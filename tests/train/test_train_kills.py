@@ -19,7 +19,8 @@ SCRIPT = Path(__file__).with_name("tiny_training.py")
 UPDATES = 60
 DEADLINE = 240.0
 """Seconds after which something hangs; no measure of speed."""
-ALONE = {**os.environ, "OMP_NUM_THREADS": "1"}
+ALONE = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
+"""A process that aborts in C++ says where Python stood."""
 
 
 def begun(folder: Path, optimiser: str) -> subprocess.Popen[str]:
@@ -67,7 +68,7 @@ def test_two_processes_learn_as_one_does(tmp_path: Path) -> None:
         timeout=DEADLINE,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     one, two = (list(read(tmp_path / name / "journal.jsonl")) for name in ("one", "two"))
     assert [line["update"] for line in two] == list(range(UPDATES))
     assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], rel=1e-4)

@@ -137,7 +137,9 @@ def _configured(
 
 def _train(config: RunConfig, folder: Path, mode: Mode, *, as_json: bool) -> None:
     from laur.train.processes import start
+    from laur.utils.allocator import keep_freed_memory
 
+    keep_freed_memory()  # the next update asks for what the last one frees
     processes, device = start(config.device)
     try:
         _run(config, folder, mode, processes, device, as_json=as_json)
