@@ -350,6 +350,28 @@ def test_the_gallery_shows_styles_and_says_what_cannot_be_drawn(engine32: Engine
     assert told[1].startswith("lost is not drawn: style lost lacks its file")
 
 
+def test_the_gallery_draws_with_measured_weights_and_with_no_others(
+    engine32: Engine, folder: Path, tmp_path: Path
+) -> None:
+    plain = engine32.resolve(Recipe(prompt="a fox", style="azure"))
+    hashes = {ref.name: engine32.library.adapter(ref.name).sha256 for ref in plain.recipe.adapters or ()}
+    balance = "[[balance]]\nstyle = {style!r}\naccelerator = {accelerator!r}\nphases = [[0.0, 0.0], [0.5, 0.1]]\n"
+    card, kept = folder / "azure.toml", (folder / "azure.toml").read_text()
+
+    def pixels(style: str) -> tuple[str, bytes]:
+        card.write_text(kept + balance.format(style=style, accelerator=hashes["lcm-lora-mini"]))
+        page = write_gallery(engine32, [cards.card("azure")], tmp_path / style, prompts=["a fox"], seed=1)
+        return page.read_text(), (page.parent / "azure-0.jpg").read_bytes()
+
+    try:
+        (text, drawn), (other_text, other) = pixels(hashes["azure"]), pixels("0" * 64)
+    finally:
+        card.write_text(kept)
+    assert "--style azure --balance style" in text
+    assert "--style azure<" in other_text
+    assert drawn != other
+
+
 def _lost(folder: Path) -> bool:
     (folder / "lost.toml").write_text('words = "x"\n[mini]\nfile = "lost.safetensors"\n')
     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import io
 from collections.abc import Callable, Iterable, Sequence
@@ -44,7 +45,8 @@ def write_gallery(
 ) -> Path:
     """Draw each style that the engine's family has a form of, and write the page; its path.
 
-    A style that cannot be drawn is shown with its reason. Errors: OutputError.
+    Balanced weights are taken where they were measured for the very files that draw, and the page says so. A style
+    that cannot be drawn is shown with its reason. Errors: OutputError.
     """
     family = engine.library.checkpoint(engine.checkpoint, prediction=engine.prediction).family.value
     parts = [_HEAD, f"<p>Drawn by {html.escape(engine.checkpoint)}, seed {seed}.</p>\n"]
@@ -58,23 +60,39 @@ def write_gallery(
             if card.kind != kind:
                 kind = card.kind
                 parts.append(f"<h2>{html.escape(kind)}</h2>\n")
-            parts.append(_about(card, form))
-            wanted = [Recipe(prompt=prompt, style=card.name, seed=seed) for prompt in prompts or PROMPTS]
+            texts = prompts or PROMPTS
             try:
-                pictures = engine.run(wanted)
+                balanced, pictures = _drawn(engine, card, texts, seed)
             except LaurError as error:
+                parts.append(_about(card, form))
                 parts.append(f'<p class="note">not drawn: {html.escape(str(error))}</p>\n')
                 report(f"{card.name} is not drawn: {error}")
                 continue
-            parts.append(_row(card.name, [recipe.prompt for recipe in wanted], pictures, folder))
+            parts.append(_about(card, form, " --balance style" if balanced else ""))
+            parts.append(_row(card.name, texts, pictures, folder))
             report(f"{card.name} is drawn")
         return atomic_write(folder / PAGE, "".join(parts).encode())
     except OSError as error:
         raise OutputError(f"cannot write the gallery to {folder}: {error.strerror or error}") from None
 
 
-def _about(card: Card, form: Form) -> str:
-    told = [f"call it by <code>--style {html.escape(card.name)}</code>"]
+def _drawn(engine: Engine, card: Card, prompts: Sequence[str], seed: int) -> tuple[bool, list[Image]]:
+    """Whether by balanced weights, and the pictures."""
+    recipes = [Recipe(prompt=prompt, style=card.name, seed=seed) for prompt in prompts]
+    if balanced := bool(card.balances) and _was_measured(engine, card, recipes[0]):
+        recipes = [dataclasses.replace(recipe, balance="style") for recipe in recipes]
+    return balanced, engine.run(recipes)
+
+
+def _was_measured(engine: Engine, card: Card, recipe: Recipe) -> bool:
+    """Whether balancing takes one of the card's own measured weights; the rule for others need not suit this style."""
+    found = engine.resolve(dataclasses.replace(recipe, balance="style")).recipe.adapters or ()
+    measured = [(one.phases, one.by_block) for one in card.balances]
+    return any(ref.name == card.name and (ref.phases, ref.by_block) in measured for ref in found)
+
+
+def _about(card: Card, form: Form, options: str = "") -> str:
+    told = [f"call it by <code>--style {html.escape(card.name)}{options}</code>"]
     told += [f"words: <code>{html.escape(', '.join(form.trigger_words))}</code>"] if form.trigger_words else []
     told += [f"weight {form.weight:g}"] if form.file else ["words alone"]
     told += [html.escape(form.licence)] if form.licence else []
