@@ -18,8 +18,8 @@ def keep_freed_memory() -> bool:
 
     A training frees the activations of one update and asks for the same ones in the next. glibc gives the end of its
     heap back to the system in between, and every page of it is then faulted in and zeroed anew (mallopt(3)). Two
-    gigabytes at most are kept, of what the process had before: its peak does not rise. PyTorch is told to ask for pages
-    of 2 MiB where it takes as much at once, which it hears until it first allocates something.
+    gigabytes at most are kept at the heap's end. PyTorch is told to ask for pages of 2 MiB where it takes as much at
+    once, which it hears until it first allocates something.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     if platform.libc_ver()[0] != "glibc":
