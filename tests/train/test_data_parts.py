@@ -69,11 +69,12 @@ def order(buckets: list[int], batch: int, weights: list[float] | None = None, se
     return Order(np.array(buckets), None if weights is None else np.array(weights), seed, batch)
 
 
-def test_an_epoch_shows_every_picture_once() -> None:
-    one = order([0] * 24, 4)
+@pytest.mark.parametrize("batch", [4, 5, 24, 60])
+def test_an_epoch_shows_every_picture_once(batch: int) -> None:
+    one = order([0] * 24, batch)
+    row = np.concatenate([one.indices(update) for update in range(-(-72 // batch))])
     for epoch in range(3):
-        seen = np.concatenate([one.indices(epoch * one.batches + i) for i in range(one.batches)])
-        assert sorted(seen.tolist()) == list(range(24))
+        assert sorted(row[24 * epoch : 24 * (epoch + 1)].tolist()) == list(range(24))
 
 
 def test_epochs_differ() -> None:
@@ -81,12 +82,23 @@ def test_epochs_differ() -> None:
     assert one.indices(0).tolist() != one.indices(1).tolist()
 
 
-def test_a_bucket_that_does_not_fill_its_batch_repeats_some_of_its_own() -> None:
-    one = order([0] * 7 + [1] * 2, 4)
-    assert one.batches == 3
-    seen = [one.indices(i).tolist() for i in range(3)]
-    assert {place for batch in seen for place in batch} == set(range(9))
-    assert max(sum(batch.count(place) for batch in seen) for place in range(9)) == 2
+def test_uneven_buckets_show_every_picture_equally_often() -> None:
+    """A lone picture, a bucket smaller than a batch, one that no number of batches fills, and a large one."""
+    buckets = [0] + [1] * 3 + [2] * 17 + [3] * 43
+    one = order(buckets, 8)
+    for period in range(2):
+        seen = np.concatenate([one.indices(64 * period + update) for update in range(64)])
+        assert np.bincount(seen, minlength=64).tolist() == [8] * 64
+
+
+def test_turns_of_buckets_are_spread() -> None:
+    """Of every quarter of a period each bucket has its part, and which comes when differs from period to period."""
+    buckets = [0] * 40 + [1] * 24
+    one = order(buckets, 4)
+    turns = [buckets[int(one.indices(update)[0])] for update in range(128)]
+    for quarter in range(8):
+        assert abs(sum(turns[16 * quarter : 16 * (quarter + 1)]) - 6) <= 1
+    assert turns[:64] != turns[64:]
 
 
 @pytest.mark.parametrize("weights", [None, [1.0, 2.0, 0.5] * 20])
@@ -98,12 +110,13 @@ def test_batches_are_of_one_bucket(weights: list[float] | None) -> None:
 
 
 @pytest.mark.parametrize("weights", [None, [1.0, 2.0, 0.0] * 8])
-def test_the_order_is_a_function_of_seed_and_update(weights: list[float] | None) -> None:
-    forward, backward = order([0] * 24, 5, weights), order([0] * 24, 5, weights)
-    asked = list(range(20))
+@pytest.mark.parametrize("buckets", [[0] * 24, [0] * 3 + [1] * 21])
+def test_the_order_is_a_function_of_seed_and_update(buckets: list[int], weights: list[float] | None) -> None:
+    forward, backward = order(buckets, 5, weights), order(buckets, 5, weights)
+    asked = list(range(60))
     first = {update: forward.indices(update).tolist() for update in asked}
     assert {update: backward.indices(update).tolist() for update in reversed(asked)} == first
-    other = order([0] * 24, 5, weights, seed=4)
+    other = order(buckets, 5, weights, seed=4)
     assert [other.indices(update).tolist() for update in asked] != [first[update] for update in asked]
 
 

@@ -280,6 +280,18 @@ class TestSubjects:
         assert [one.eta for one in recipes] == [None, None, 0.5, 0.0]
         assert len({one.seed for one in recipes}) == 1
 
+    def test_two_sizes_are_told_before_anything_is_drawn(self, checkpoint: Path, tmp_path: Path) -> None:
+        larger = tmp_path / "larger"
+        shutil.copytree(checkpoint, larger)
+        config = larger / "unet" / "config.json"
+        config.write_text(json.dumps({**json.loads(config.read_text()), "sample_size": 16}))
+        some = [prompts.Prompt(text=f"thing {i}", concept=str(i)) for i in range(8)]
+        plan = Plan(model=str(checkpoint), teacher=str(larger), steps=(1,), adapters=())
+        engine = Engine(str(checkpoint), dtype="float32")
+        with pytest.raises(TrainingError, match=r"64 pixels a side and .*larger 128.*--size 128"):
+            evaluation.evaluate(evaluation.Wish(plan=plan, prompts=some), tmp_path / "out", engine, None)  # type: ignore[arg-type]
+        assert not (tmp_path / "out").exists() or not any((tmp_path / "out").rglob("*.npy"))
+
     def test_a_distilled_model_is_no_teacher(self, checkpoint: Path) -> None:
         info = Engine(str(checkpoint), dtype="float32").library.checkpoint(str(checkpoint))
         told = dataclasses.replace(info, guidance_embedding=True)
@@ -324,6 +336,37 @@ class TestMeasures:
         low = columns["kid"]["same"].interval(0.95)
         assert low.low < 0 < low.high
         assert columns["precision"]["same"].value > columns["precision"]["other"].value
+
+    def test_what_counts_neighbours_says_how_far_it_moves_with_other_pictures(self) -> None:
+        """The spread that one set of pictures gives, against that of many sets. The bootstrap of the counts alone,
+        neighbourhoods as they are, gives two thirds to four fifths of it."""
+        rng = np.random.default_rng(5)
+
+        def pictures() -> tuple[np.ndarray, np.ndarray]:
+            real = rng.normal(size=(60, 8)).astype(np.float32)
+            return (0.6 * real + 0.8 * rng.normal(size=(60, 8)) + 0.5).astype(np.float32), real
+
+        keys = ("precision", "recall", "density", "coverage")
+        true = [
+            measure.against(real, {"one": rows}, Resamples.of(60, 1)) for rows, real in (pictures() for _ in range(150))
+        ]
+        said = [
+            measure.against(real, {"one": rows}, Resamples.of(60, 60)) for rows, real in (pictures() for _ in range(12))
+        ]
+        for key in keys:
+            spread = np.std([columns[key]["one"].value for columns in true])
+            told = np.mean([columns[key]["one"].draws.std() for columns in said])
+            assert 0.83 * spread < told < 1.3 * spread, key
+
+    def test_no_share_lies_beyond_all_of_them(self) -> None:
+        rng = np.random.default_rng(2)
+        rows = rng.normal(size=(40, 4)).astype(np.float32)
+        columns = measure.against(rows, {"one": rows + 0.01}, Resamples.of(40, 100))
+        for key in ("precision", "recall", "coverage"):
+            found = columns[key]["one"].interval(0.95)
+            assert (found.value, found.high) == (1, 1)
+        few = measure.against(rows[:8], {"one": rows[:8] + 0.01}, Resamples.of(8, 100))  # no half has enough neighbours
+        assert few["coverage"]["one"].interval(0.95).value == 1
 
     def test_pass_at_k_counts_the_seeds_of_a_prompt(self) -> None:
         good, bad = [2.0, 1.0], [0.0, 1.0]

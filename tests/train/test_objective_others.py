@@ -174,6 +174,7 @@ def test_a_teacher_is_followed_with_the_accelerator_in_both(sd1: LoadedCheckpoin
         sd1, lcm.fresh(sd1, CPU), diffusion, options, fast=fast, teacher=teacher, fast_teacher=fast_teacher
     )
     assert not student.needs_noise
+    assert student.also_differentiated == (fast,)  # recomputed and compiled like the model itself
     batch, draws = some_batch(sd1, 16)
     assert batch.conditions is not None
     loss = student.loss(batch, draws)

@@ -20,6 +20,7 @@ from laur.train.conditions import plain_prompt
 from laur.train.data.reader import TrainingSet
 from laur.train.data.sources.own import seed_of
 from laur.train.draws import Draws
+from laur.train.evaluate.prompts import places_held_out
 from laur.train.objectives import vae
 from laur.train.objectives.drawn import DrawnLatents
 
@@ -190,6 +191,23 @@ def test_drawn_latents_are_what_the_engine_decodes(sd1: LoadedCheckpoint, tmp_pa
     for piece, whole in zip(cut, latents, strict=True):
         windows = whole.unfold(1, 4, 1).unfold(2, 4, 1)  # (C, tops, lefts, 4, 4)
         assert (windows == piece[:, None, None]).all(-1).all(-1).all(0).any()
+
+
+def test_drawn_latents_leave_out_what_the_run_leaves_out(sd1: LoadedCheckpoint, tmp_path: Path) -> None:
+    words = tiny_set(tmp_path / "words", Path(str(sd1.info.path)))
+    data = TrainingSet.open(words)
+    out = places_held_out(data)
+    assert 0 < out.sum() < len(data)
+    options = vae.VaeOptions(encoder=True, keep=1.0, drawn=str(words), drawings=100)
+    objective = vae.build(options, sd1, CPU)
+    assert objective._drawn is not None
+    asked: list[int] = []
+    some = objective._drawn._some
+    objective._drawn._some = lambda engine, places, first: asked.extend(places) or some(engine, places, first)  # type: ignore[method-assign]
+    objective.held_out = True
+    assert len(objective._drawn) == len(data) - out.sum()
+    objective.complete()
+    assert asked == np.flatnonzero(~out).tolist()
 
 
 def test_the_decoder_is_held_to_how_it_decoded_drawn_latents(sd1: LoadedCheckpoint, tmp_path: Path) -> None:

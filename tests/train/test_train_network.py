@@ -106,6 +106,17 @@ def test_low_precision_stays_near(loaded: LoadedCheckpoint, tmp_path: Path) -> N
     assert low == pytest.approx(plain, rel=0.05)
 
 
+def test_all_that_is_differentiated_is_recomputed(loaded: LoadedCheckpoint, tmp_path: Path) -> None:
+    objective = DenoiserObjective(loaded)
+    second = DenoiserObjective(loaded).model
+    objective.also_differentiated = (second,)  # type: ignore[attr-defined]
+    Trainer(objective, TinyFeed(0, 2), tiny_config(updates=1, batch=2, checkpointing=True), tmp_path)
+    for network in (objective.model, second):
+        able = [m for m in network.modules() if hasattr(m, "gradient_checkpointing")]
+        assert able
+        assert all(m.gradient_checkpointing for m in able)
+
+
 def test_recomputing_calls_each_block_twice(loaded: LoadedCheckpoint, tmp_path: Path) -> None:
     calls: list[int] = []
     for wanted in (False, True):

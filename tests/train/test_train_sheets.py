@@ -14,6 +14,7 @@ from PIL import Image, ImageChops
 from helpers.tiny import tiny_folder
 from laur.pipeline.engine import Engine
 from laur.pipeline.loading.load import load
+from laur.train import sheets as sheets_module
 from laur.train.config import SheetConfig
 from laur.train.listener import Listener
 from laur.train.sheets import Reconstructions, Sheets
@@ -78,6 +79,26 @@ def test_a_sheet_that_cannot_be_drawn_is_a_warning(checkpoint: Path, tmp_path: P
     (tmp_path / "sheets").write_text("a file")
     assert drawn.draw(8, {}) is None
     assert "no sheet after update 8" in said[1]
+
+
+@pytest.mark.parametrize("fault", [RuntimeError("DefaultCPUAllocator: can't allocate memory"), MemoryError()])
+def test_memory_that_runs_out_in_a_sheet_is_a_warning(
+    fault: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    listener = Listener()
+    listener.warn = said.append  # pyright: ignore[reportAttributeAccessIssue]
+    pictures = torch.rand(2, 3, 64, 64) * 2 - 1
+    objective: Any = SimpleNamespace(model=torch.nn.Linear(1, 1))
+    shown = Reconstructions(objective, pictures, tmp_path, device=torch.device("cpu"), listener=listener)
+
+    def fails(vae: Any, pictures: torch.Tensor) -> torch.Tensor:
+        assert len(pictures) == 1  # one whole picture at a time
+        raise fault
+
+    monkeypatch.setattr(sheets_module, "reconstructed", fails)
+    assert shown.draw(3, {}) is None
+    assert said == ["no sheet after update 3: memory ran out; set sheet.updates=0 to draw none"]
 
 
 def test_an_autoencoder_shows_pictures_there_and_back(checkpoint: Path, tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def is_exhausted(error: Exception) -> bool:
     """Whether torch says that memory ran out: a class of its own on accelerators, words on the CPU."""
     import torch
 
-    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "allocate memory" in str(error)
 
 
 def require(needed: int, available: int, what: str, remedy: str) -> None:

@@ -20,7 +20,7 @@ from laur.core.errors import OutputError, TrainingError
 from laur.train import config as configs
 from laur.train import fields, journal, state
 from laur.train.config import RunConfig
-from laur.utils.files import atomic_write, locked
+from laur.utils.files import atomic_write, locked, remove_leftovers
 
 Mode = Literal["auto", "resume", "fresh"]
 """auto begins in an empty folder and goes on with a run of the same settings; fresh removes a run that is there."""
@@ -75,6 +75,7 @@ def _settle(folder: Path, config: RunConfig, mode: Mode) -> None:
     elif file.is_file() and _has_begun(folder):
         configs.require_same(configs.read(file), config, folder)
     state.clean(folder)
+    remove_leftovers(folder / RESULT)  # of a process that was killed while it wrote the result
     atomic_write(file, fields.to_toml(config).encode())
 
 

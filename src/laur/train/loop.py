@@ -7,7 +7,7 @@ from its last state ends at the same weights, bit for bit on a CPU of the same k
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -90,7 +90,7 @@ class Trainer:
         self._saved_at = 0.0
         self._saved_update = -1
         self._restore()
-        _prepare(objective.model, config)
+        _prepare((objective.model, *getattr(objective, "also_differentiated", ())), config)
 
     # -------------------------------------------------------------------- run
 
@@ -250,8 +250,13 @@ def _take(parameters: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None
         parameter.copy_(saved[name])
 
 
-def _prepare(model: nn.Module, config: RunConfig) -> None:
+def _prepare(networks: Iterable[nn.Module], config: RunConfig) -> None:
     """Checkpointing and compilation, both in place, so that names of parameters stay as they are."""
+    for network in networks:
+        _prepare_one(network, config)
+
+
+def _prepare_one(model: nn.Module, config: RunConfig) -> None:
     if config.checkpointing:
         able = [m for m in model.modules() if getattr(m, "_supports_gradient_checkpointing", False)]
         if not able:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -68,7 +69,7 @@ class Sheets:
         """The sheet after so many updates. What goes wrong with it is a warning: the run goes on."""
         from laur.utils.sheet import SheetStyle, contact_sheet
 
-        try:
+        with _forgiven(self._listener, update):
             pictures = self._pictures(weights)
             rows = [pictures[i : i + len(self._seeds)] for i in range(0, len(pictures), len(self._seeds))]
             sheet = contact_sheet(
@@ -79,15 +80,6 @@ class Sheets:
                 style=SheetStyle(),
             )
             return save_sheet(sheet, self._folder / f"{update:08d}.png")
-        except (LaurError, OSError) as fault:
-            self._listener.warn(f"no sheet after update {update}: {fault}")
-        except RuntimeError as fault:
-            from laur.pipeline import memory
-
-            if not memory.is_exhausted(fault):
-                raise
-            self._listener.warn(f"no sheet after update {update}: memory ran out; set sheet.updates=0 to draw none")
-        return None
 
     def _pictures(self, weights: Mapping[str, Tensor]) -> list[Image]:
         """All prompts by all seeds, in rows."""
@@ -109,6 +101,21 @@ class Sheets:
         )
 
 
+@contextmanager
+def _forgiven(listener: Listener, update: int) -> Generator[None]:
+    """No sheet, and a warning in its place, where it cannot be drawn or written."""
+    try:
+        yield
+    except (LaurError, OSError) as fault:
+        listener.warn(f"no sheet after update {update}: {fault}")
+    except (RuntimeError, MemoryError) as fault:
+        from laur.pipeline import memory
+
+        if not memory.is_exhausted(fault):
+            raise
+        listener.warn(f"no sheet after update {update}: memory ran out; set sheet.updates=0 to draw none")
+
+
 class Reconstructions:
     """Draws pictures of the set, and under each what the autoencoder that is being trained makes of it."""
 
@@ -123,20 +130,24 @@ class Reconstructions:
         self._listener = listener
 
     def draw(self, update: int, weights: Mapping[str, Tensor]) -> Path | None:
-        """The sheet after so many updates."""
+        """The sheet after so many updates. What goes wrong with it is a warning: the run goes on."""
+        from laur.utils.sheet import contact_sheet
+
+        with _forgiven(self._listener, update):
+            rows = [_arrays(self._pictures), _arrays(self._decoded(weights))]
+            sheet = contact_sheet(rows, row_labels=("picture", "decoded"), title=f"after {update} updates")
+            return save_sheet(sheet, self._folder / f"{update:08d}.png")
+
+    def _decoded(self, weights: Mapping[str, Tensor]) -> Tensor:
+        import torch
+
         from laur.pipeline.device import choose
         from laur.pipeline.library import placed_copy
-        from laur.utils.sheet import contact_sheet
 
         changed = {f"vae.{name}": tensor for name, tensor in weights.items()}
         network = placed_copy(self._objective.model, "vae", changed, choose(self._device, "float32"))
-        rows = [_arrays(self._pictures), _arrays(reconstructed(network, self._pictures.to(self._device)))]
-        sheet = contact_sheet(rows, row_labels=("picture", "decoded"), title=f"after {update} updates")
-        try:
-            return save_sheet(sheet, self._folder / f"{update:08d}.png")
-        except OSError as fault:
-            self._listener.warn(f"no sheet after update {update}: {fault}")
-            return None
+        # one at a time: they are whole pictures, where the training takes crops
+        return torch.cat([reconstructed(network, one.to(self._device)) for one in self._pictures.split(1)])
 
 
 def reconstructed(vae: Any, pictures: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ def save(folder: Path, state: RunState, *, keep: int) -> Path:
         with atomic_folder(place, replace=True) as temporary:
             _write(temporary, state)
     except Exception as error:
-        reason = _reason(error)
+        reason = refused(error)
         if reason is None:
             raise
         left = _numbered(folder)
@@ -143,8 +143,10 @@ def _numbered(folder: Path) -> list[Path]:
     return sorted((place for place in found if place.name.isdecimal() and place.is_dir()), key=lambda p: int(p.name))
 
 
-def _reason(error: Exception) -> str | None:
+def refused(error: Exception) -> str | None:
     """What the system says where it will not write, also through safetensors; None where the fault is ours."""
+    if isinstance(error, shutil.Error) and error.args and error.args[0]:
+        return str(error.args[0][0][2])  # (from, to, why) of each file
     if isinstance(error, OSError):
         return error.strerror or str(error)
     if type(error).__name__ != "SafetensorError":

@@ -71,7 +71,6 @@ def on_white(picture: Image) -> Image:
 
 def centred(picture: Image, size: int, *, trim: bool = False, pixel_art: bool = False) -> Image:
     """RGB on a white square with a margin. Pixel art is enlarged by whole numbers. Raises Skip where nothing shows."""
-    import numpy as np
     from PIL import Image
 
     box = picture.getchannel("A").getbbox()
@@ -90,7 +89,13 @@ def centred(picture: Image, size: int, *, trim: bool = False, pixel_art: bool = 
     canvas.alpha_composite(
         picture.crop((0, 0, size, size)), ((size - min(new[0], size)) // 2, (size - min(new[1], size)) // 2)
     )
-    found = canvas.convert("RGB")
-    if float(np.asarray(found, dtype=np.float32).std()) < FLAT:
+    return not_blank(canvas.convert("RGB"))
+
+
+def not_blank(image: Image) -> Image:
+    """The RGB picture itself. Raises Skip where it is of one colour, as near as `FLAT` says."""
+    import numpy as np
+
+    if float(np.asarray(image, dtype=np.float32).std()) < FLAT:
         raise Skip("blank: all of one colour")
-    return found
+    return image

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+
+from laur.core.errors import NumericalError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,8 +26,11 @@ class LatentEncoder:
     """Means of the encoder's distribution, shifted and scaled as the denoiser sees them."""
 
     def __init__(self, loaded: LoadedCheckpoint, place: Placement) -> None:
+        """Never in float16, in which SDXL's own autoencoder overflows."""
         from laur.pipeline.library import placed_copy
 
+        if place.dtype is torch.float16:
+            place = replace(place, dtype=torch.float32)
         self._vae: Any = placed_copy(loaded.vae(), "vae", {}, place)
         self._place, self._info = place, loaded.info
 
@@ -35,7 +41,7 @@ class LatentEncoder:
 
     @torch.inference_mode()
     def __call__(self, pictures: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float16]]:
-        """(H, W, 3) each, all of one size, to (C, h, w) each."""
+        """(H, W, 3) each, all of one size, to (C, h, w) each. Raises NumericalError where they are not finite."""
         count = self.together(*pictures[0].shape[:2])
         found: list[NDArray[np.float16]] = []
         for start in range(0, len(pictures), count):
@@ -45,7 +51,13 @@ class LatentEncoder:
             encoded = self._vae.encode(pixels.to(self._place.device, self._place.dtype, memory_format=layout))
             mean = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
             scaled = (mean.float() - self._info.latent_shift) * self._info.latent_scale
-            found += [latent.astype(np.float16) for latent in scaled.contiguous().cpu().numpy()]
+            latents = scaled.contiguous().cpu().numpy().astype(np.float16)
+            if not np.isfinite(latents).all():
+                raise NumericalError(
+                    f"the autoencoder of {self._info.name} gives latents that are not finite; its weights are damaged, "
+                    "or made for another scale: try it with `laur generate --image`"
+                )
+            found += list(latents)
         return found
 
 

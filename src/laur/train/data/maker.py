@@ -16,7 +16,7 @@ from laur.train.conditions import PlainText
 from laur.train.data import shards
 from laur.train.data.buckets import bucket_sizes, fit, nearest
 from laur.train.data.encoder import LatentEncoder, encode_captions
-from laur.train.data.picture import Record, Skip
+from laur.train.data.picture import Record, Skip, is_fault
 
 if TYPE_CHECKING:
     from laur.pipeline.device import Placement
@@ -124,6 +124,10 @@ class _Fitted:
     place: int = -1
 
 
+def _unreadable(error: Exception) -> Skip:
+    return Skip(f"cannot be read: {type(error).__name__}: {' '.join(str(error).split())[:100]}")
+
+
 def _drawn(
     records: Iterator[Record], draw: Callable[[Record], _Fitted], pool: ThreadPoolExecutor, ahead: int
 ) -> Iterator[tuple[Record, _Fitted | Skip]]:
@@ -134,10 +138,15 @@ def _drawn(
             return draw(record)
         except Skip as skip:
             return skip
-        except LaurError:  # what stops all of them: a package that is missing, a server that is not there
+        # what stops all of them: a package that is missing, a server that is not there
+        except (LaurError, MemoryError):
             raise
+        except OSError as error:
+            if is_fault(error):
+                raise
+            return _unreadable(error)
         except Exception as error:  # a picture that breaks its reader must not break the set
-            return Skip(f"cannot be read: {type(error).__name__}: {' '.join(str(error).split())[:100]}")
+            return _unreadable(error)
 
     waiting: deque[tuple[Record, Future[_Fitted | Skip]]] = deque()
     try:

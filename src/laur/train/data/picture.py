@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,15 @@ class Drawn:
 
 class Skip(Exception):  # noqa: N818 - no error: it is counted, and the preparation goes on
     """A picture that cannot be learned from; the message says why."""
+
+
+FAULTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""Of the system, not of one picture."""
+
+
+def is_fault(error: OSError) -> bool:
+    """Whether the preparation cannot go on: as a skipped picture it would be left out of the set for good."""
+    return error.errno in FAULTS
 
 
 class Record(Protocol):

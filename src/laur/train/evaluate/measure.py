@@ -7,7 +7,7 @@ what the same prompts have in common.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,9 @@ FEW_FD, MANY_FD = 40, 200
 """Resamples of the Fréchet distance, of many pictures and of few: each is a decomposition."""
 MANY_PICTURES = 600
 SUBSETS = 100
+MOST = {"precision": 1.0, "recall": 1.0, "density": np.finfo(np.float64).max, "coverage": 1.0}
+HALVES, HALF = 200, 500
+"""Subsamples of the prompts for what counts neighbours, and how many prompts one holds at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +38,16 @@ class Measured:
     """(B,)"""
     centred: bool = False
     """Whether the interval is moved onto the value: for what a resample itself pushes to one side."""
+    most: float = np.inf
+    """What it cannot exceed; its interval is cut off there, and at 0 if this is finite."""
 
     def interval(self, level: float) -> Interval:
         """Where it lies with probability `level`."""
         make = bootstrap.centred_interval if self.centred else bootstrap.percentile_interval
-        return make(self.value, self.draws, level)
+        found = make(self.value, self.draws, level)
+        if self.most == np.inf:
+            return found
+        return replace(found, low=max(found.low, 0.0), high=min(found.high, self.most))
 
 
 Column = dict[str, Measured]
@@ -81,12 +89,9 @@ def against(reference: Features, features: Mapping[str, Features], resamples: Re
         found[key] = {name: _mmd(make, rows, reference, within, resamples) for name, rows in features.items()}
     found["fd"] = {name: _fd(rows, reference, resamples) for name, rows in features.items()}
     for name, rows in features.items():
-        if min(len(rows), len(reference)) <= BALLS:
-            continue
-        parts = dict(zip(("precision", "recall"), manifold.precision_recall(reference, rows, NEIGHBOURS), strict=True))
-        parts |= dict(zip(("density", "coverage"), manifold.density_coverage(reference, rows, BALLS), strict=True))
-        for key, values in parts.items():
-            found.setdefault(key, {})[name] = resamples.mean(values)
+        if min(len(rows), len(reference)) > BALLS:
+            for key, one in _neighbours(rows, reference, resamples).items():
+                found.setdefault(key, {})[name] = one
     return found
 
 
@@ -107,6 +112,42 @@ def _fd(rows: Features, reference: Features, resamples: Resamples) -> Measured:
         x, y = (np.repeat(weights, len(part) // resamples.prompts) for part in (rows, reference))
         draws.append(gaussian.frechet_distance(rows, reference, x, y))
     return Measured(gaussian.frechet_distance(rows, reference), np.array(draws), centred=True)
+
+
+def _neighbours(rows: Features, reference: Features, resamples: Resamples) -> dict[str, Measured]:
+    """Precision, recall, density and coverage.
+
+    They count neighbours, and a prompt that is taken twice is its own: with replacement nothing can be drawn. So the
+    spread is that of subsamples without replacement, brought from their size to that of the whole (Politis, Romano
+    and Wolf 1999, Subsampling, section 2.2, with the correction for a finite population).
+    """
+    whole = _counted(rows, reference)
+    prompts = resamples.prompts
+    size = min(prompts // 2, HALF)
+    if size * min(len(rows), len(reference)) // prompts <= BALLS:
+        return {key: replace(resamples.mean(each), most=MOST[key]) for key, each in whole.items()}
+    random = np.random.default_rng(0)
+    means: dict[str, list[float]] = {key: [] for key in whole}
+    for _ in range(min(HALVES, len(resamples.weights))):
+        some = np.sort(random.permutation(prompts)[:size])
+        for key, each in _counted(*(_of_prompts(part, some, prompts) for part in (rows, reference))).items():
+            means[key].append(float(each.mean()))
+    found: dict[str, Measured] = {}
+    for key, each in whole.items():
+        draws, value = np.array(means[key]), float(each.mean())
+        draws = value + (draws - draws.mean()) * np.sqrt(size / (prompts - size))
+        found[key] = Measured(value, draws, centred=True, most=MOST[key])
+    return found
+
+
+def _counted(rows: Features, reference: Features) -> dict[str, Array]:
+    precision, recall = manifold.precision_recall(reference, rows, NEIGHBOURS)
+    density, coverage = manifold.density_coverage(reference, rows, BALLS)
+    return {"precision": precision, "recall": recall, "density": density, "coverage": coverage}
+
+
+def _of_prompts(rows: Features, some: NDArray[np.int64], prompts: int) -> Features:
+    return rows.reshape(prompts, -1, rows.shape[1])[some].reshape(-1, rows.shape[1])
 
 
 def subsets(rows: Features, reference: Features) -> dict[str, float]:

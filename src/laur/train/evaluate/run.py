@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from laur.core.errors import DataError
+from laur.core.errors import DataError, TrainingError
 from laur.train.evaluate.gallery import Gallery
 from laur.train.evaluate.measure import Column, Resamples, Tries, against, subsets, tries
 from laur.train.evaluate.prompts import Prompt, candidates
@@ -108,6 +108,11 @@ def evaluate(
     student = engine.library.checkpoint(wish.plan.model)
     teacher = engine.library.checkpoint(wish.plan.teacher or wish.plan.model)
     rows = subjects(wish.plan, teacher, student)
+    if wish.size is None and teacher.native_size != student.native_size:
+        raise TrainingError(
+            f"{student.name} draws {student.native_size} pixels a side and {teacher.name} {teacher.native_size}, which "
+            f"cannot be compared; give both one size: --size {teacher.native_size}"
+        )
     gallery = Gallery(folder, engine)
     keys = _draw(gallery, rows, wish, listener)
     study = Study(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from laur.core.errors import TrainingError
 from laur.train.data.reader import TrainingSet
 from laur.train.data.sources.own import TOGETHER, seed_of
 from laur.train.objectives.crops import cropped
@@ -30,11 +31,19 @@ class DrawnLatents:
         self._set = TrainingSet.open(words)
         self.key = f"{self._set.info.key} {count} {' '.join(styles)}".strip()
         self._checkpoint, self._styles = checkpoint, styles
-        self._count = min(count, len(self._set))
+        self._places, self._most = np.arange(len(self._set)), count
         self._latents: Tensor | None = None
 
     def __len__(self) -> int:
-        return self._count
+        return min(self._most, len(self._places))
+
+    def hold_out(self) -> None:
+        """Leave the captions of the fold of concepts for measuring out. Errors: TrainingError where none is left."""
+        from laur.train.evaluate.prompts import places_held_out
+
+        self._places = np.flatnonzero(~places_held_out(self._set))
+        if not len(self._places):
+            raise TrainingError(f"all captions of {self._set.folder} are held out; leave data.hold_out out")
 
     def latents(self) -> Tensor:
         """(N, C, h, w) float32 as the autoencoder knows them. Errors: those of loading and drawing."""
@@ -59,10 +68,10 @@ class DrawnLatents:
     def _draw(self) -> Tensor:
         from laur.pipeline.engine import Engine
 
-        places = np.arange(self._count) * len(self._set) // self._count
+        places = self._places[np.arange(len(self)) * len(self._places) // len(self)]
         engine = Engine(self._checkpoint.name)
         latents: list[Tensor] = []
-        for first in range(0, self._count, TOGETHER):
+        for first in range(0, len(self), TOGETHER):
             latents += self._some(engine, places[first : first + TOGETHER], first)
         return torch.stack(latents) / self._checkpoint.latent_scale + self._checkpoint.latent_shift
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import laur
 from laur.core.checkpoint import Family
-from laur.core.errors import LaurError, ResourceError, TrainingError
+from laur.core.errors import LaurError, OutputError, ResourceError, TrainingError
 from laur.pipeline.loading.detect import LCM_SCHEDULER
 from laur.train.evaluate.prompts import FOLDS, HELD_OUT
 from laur.utils.files import atomic_folder, atomic_write
@@ -82,7 +83,7 @@ def adapter(
     if held_out:
         metadata["laur.held_out"] = FOLD
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_folder(folder, replace=True) as fresh:
+    with _written(folder) as fresh:
         path = fresh / f"{name}.safetensors"
         _save(tensors, path, metadata)
         _try_adapter(path, loaded, beside, device)
@@ -159,7 +160,7 @@ def checkpoint(
     Errors: TrainingError where it does not draw.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_folder(folder, replace=True) as fresh:
+    with _written(folder) as fresh:
         _parts(fresh, loaded, component)
         _with(network, weights).save_pretrained(fresh / component)
         more: list[str] = []
@@ -171,6 +172,26 @@ def checkpoint(
         _try_checkpoint(fresh, next(network.parameters()).device)
         _card(fresh, f"{task}-{_plain(loaded.info.name)}", loaded, task, more, held_out=held_out)
     return folder
+
+
+@contextmanager
+def _written(folder: Path) -> Generator[Path]:
+    """A folder to write into, which takes the place of `folder` when all is well. Raises OutputError."""
+    from laur.train.state import refused
+
+    try:
+        with atomic_folder(folder, replace=True) as fresh:
+            yield fresh
+    except LaurError:
+        raise
+    except Exception as error:
+        reason = refused(error)
+        if reason is None:
+            raise
+        raise OutputError(
+            f"the result cannot be written to {folder}: {reason}; the last state is kept: "
+            "make room and go on with --resume"
+        ) from None
 
 
 def licence(loaded: LoadedCheckpoint) -> str:

@@ -271,6 +271,8 @@ class Distillation(Consistent):
 
 def build_lora(options: LcmLoraOptions, loaded: LoadedCheckpoint, device: torch.device) -> Distillation:
     """LCM-LoRA: nothing but factors beside one set of base weights."""
+    if loaded.info.is_lcm:
+        raise TrainingError(f"{loaded.info.name} is an LCM already; distil its base, or fine-tune it with lcf")
     unet = fresh(loaded, device)
     networks = LoraNetworks(
         unet, rank=options.rank, alpha=options.alpha, targets=options.targets, decay=options.target_decay

@@ -117,8 +117,11 @@ class Lora:
         """Turn the layers that `targets` name into low-rank ones, in place; every other parameter is frozen.
 
         The difference is alpha / rank · up · down, alpha is the rank unless given. `target` keeps a second, slowly
-        following set of factors. Errors: TrainingError for a target that names no layer, or a rank above a layer's.
+        following set of factors. Errors: TrainingError for a target that names no layer, or a rank below 1 or above a
+        layer's.
         """
+        if rank < 1:
+            raise TrainingError(f"a LoRA of rank {rank} learns nothing; 1 is the least")
         network.requires_grad_(False)
         self.switch = Switch()
         self.rank = rank

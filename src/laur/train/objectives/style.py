@@ -145,6 +145,11 @@ class Style:
         if wanted and self._prior is not None:
             self._prior.hold_out()
 
+    @property
+    def also_differentiated(self) -> tuple[nn.Module, ...]:
+        """Networks beside `model` through which gradients reach its parameters."""
+        return () if self._fast is None else (self._fast,)
+
     def fits(self, data: TrainingSet) -> None:
         """Errors: DataError where the run's set does not go with this."""
         if self._way is not None:
@@ -224,7 +229,8 @@ class Style:
         noise = draws.normal("noise", z.shape[1:])[rows]
         noise = torch.where(_wide(coupled), began[rows], noise)
         said = predict(self.model, diffusion.noised(z, noise, t), t, told.rows(rows))
-        return (said - diffusion.target(z, noise, t)).square().flatten(1).mean(1)
+        error = (said - diffusion.target(z, noise, t)).square().flatten(1).mean(1)
+        return error * snr_weight(self._options, diffusion, t)
 
     def _accelerated(self, batch: Batch, draws: Draws, rows: Tensor) -> Tensor:
         """(n,) of f(x, t) against the painting: along the whole way, or at one timestep."""
@@ -324,6 +330,8 @@ def build(options: StyleOptions, loaded: LoadedCheckpoint, device: torch.device)
     from laur.train.objectives.lcf import merge
     from laur.train.objectives.lcm import fresh
 
+    if loaded.info.is_lcm:
+        raise TrainingError(f"{loaded.info.name} is an LCM; train the style on its base, or fine-tune it with lcf")
     inputs: dict[str, str] = {}
     prior, fast, way = None, None, None
     if options.prior:

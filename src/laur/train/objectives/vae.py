@@ -79,7 +79,6 @@ class VaeOptions:
 class Autoencoding:
     """The objective."""
 
-    held_out = False
     inputs: Mapping[str, str] = MappingProxyType({})
 
     def __init__(
@@ -104,9 +103,21 @@ class Autoencoding:
             parameter = next(vae.parameters())
             self._before = copy.deepcopy(former or vae).to(parameter.device, torch.float32).requires_grad_(False).eval()
         self._drawn = drawn
+        self._held_out = False
         self._vgg: Vgg | None = None
         if options.perceptual > 0:
             self._vgg = Vgg(options.perceptual_weights).to(next(vae.parameters()).device)
+
+    @property
+    def held_out(self) -> bool:
+        """See Objective."""
+        return self._held_out
+
+    @held_out.setter
+    def held_out(self, wanted: bool) -> None:
+        self._held_out = wanted
+        if wanted and self._drawn is not None:
+            self._drawn.hold_out()
 
     @property
     def perceptual_key(self) -> str | None:

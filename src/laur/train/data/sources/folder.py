@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from laur.core.errors import DataError
 from laur.train.data import canvas
-from laur.train.data.picture import Drawn, Skip
+from laur.train.data.picture import Drawn, Skip, is_fault
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".svg"}
 METADATA = "metadata.jsonl"
@@ -36,6 +36,8 @@ class Picture:
         try:
             content = self.path.read_bytes()
         except OSError as error:
+            if is_fault(error):
+                raise
             raise Skip(f"cannot be read: {error.strerror}") from None
         if self.path.suffix.lower() == ".svg":
             image = canvas.render_svg(content.decode("utf-8", "replace"), size)
@@ -43,7 +45,7 @@ class Picture:
             image = canvas.read_picture(content)
         if min(image.size) < SMALLEST:
             raise Skip(f"{image.size[0]}x{image.size[1]} is too small; {SMALLEST} pixels a side are the least")
-        return Drawn(canvas.on_white(image), self.captions)
+        return Drawn(canvas.not_blank(canvas.on_white(image)), self.captions)
 
 
 class Folder:

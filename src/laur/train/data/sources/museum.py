@@ -48,7 +48,7 @@ class Work:
         image = self._image(size)
         if min(image.size) < SMALLEST:
             raise Skip(f"{image.size[0]}x{image.size[1]} is too small; {SMALLEST} pixels a side are the least")
-        return Drawn(canvas.on_white(image), captions_of(self.object))
+        return Drawn(canvas.not_blank(canvas.on_white(image)), captions_of(self.object))
 
     def _image(self, size: int) -> Image:
         address = self.object.small if self.object.small and size <= SMALL_SIDE else self.object.picture
