@@ -153,7 +153,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="STYLE", help="only these")
     parser.add_argument("--folder", type=Path, default=None, help="files in place of the shipped ones")
-    parser.add_argument("--prompts", type=int, default=24, help="so many of prompts/styles.jsonl")
+    parser.add_argument("--prompts", type=int, default=96, help="so many of prompts/styles.jsonl")
     parser.add_argument("--prompt-file", type=Path, default=PROMPTS / "styles.jsonl")
     parser.add_argument("--tries", type=int, default=1, help="seeds of each prompt")
     parser.add_argument("--steps", type=int, default=4)

@@ -16,7 +16,6 @@ its card's lines. Interrupted, it goes on.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import re
 import sys
 from collections.abc import Callable
@@ -104,9 +103,7 @@ FIRST_SEED = 900_000
 
 def prompts_of(count: int) -> list[Prompt]:
     """Held-out captions of other concepts than the benchmark draws."""
-    drawn = {prompt.concept for prompt in from_file(PROMPTS / "styles.jsonl")}
-    found = {prompt.concept: prompt for prompt in pool(PROMPTS / "mini_held_out.jsonl") if prompt.concept not in drawn}
-    return sorted(found.values(), key=lambda prompt: hashlib.sha256(prompt.text.encode()).digest())[:count]
+    return from_file(PROMPTS / "balance.jsonl")[:count]
 
 
 def reached(style: float, caption: float) -> float:
@@ -210,7 +207,7 @@ def main() -> int:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="STYLE", help="only these")
-    parser.add_argument("--prompts", type=int, default=16)
+    parser.add_argument("--prompts", type=int, default=86, help="so many of prompts/balance.jsonl")
     parser.add_argument("--teacher-steps", type=int, default=None)
     parser.add_argument("--work", type=Path, default=Path("runs/balance"))
     parser.add_argument("--rule", action="store_true", help="measure RULES alone, and leave the cards as they are")

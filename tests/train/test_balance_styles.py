@@ -24,8 +24,9 @@ def taken(script: ModuleType, found: dict[tuple[float, float], tuple[float, floa
 
 def test_prompts_are_others_than_the_benchmark_draws(script: ModuleType) -> None:
     drawn = {prompt.concept for prompt in script.from_file(script.PROMPTS / "styles.jsonl")}
-    found = script.prompts_of(16)
-    assert len({prompt.concept for prompt in found}) == 16
+    found = script.prompts_of(1000)
+    assert len({prompt.concept for prompt in found}) == len(found) == 86
+    assert [prompt.text for prompt in script.prompts_of(16)] == [prompt.text for prompt in found[:16]]
     assert not drawn & {prompt.concept for prompt in found}
 
 
