@@ -137,9 +137,11 @@ def neighbours(factors: Factors) -> list[Factors]:
     return found
 
 
-def search(measure: Callable[[Factors], tuple[float, float]]) -> Factors:
+def search(measure: Callable[[Factors], tuple[float, float]], *, pairs_alone: bool = False) -> Factors:
     """The factors to take, by what `measure` says that some keep of style and caption."""
     found = {factors: measure(factors) for factors in TRIED}
+    if pairs_alone:
+        return chosen(found)
     if reached(*found[chosen(found)]) < 1:
         found |= {factors: measure(factors) for factors in COURSES}
     _climb(found, measure)
@@ -210,6 +212,7 @@ def main() -> int:
     parser.add_argument("--prompts", type=int, default=86, help="so many of prompts/balance.jsonl")
     parser.add_argument("--teacher-steps", type=int, default=None)
     parser.add_argument("--work", type=Path, default=Path("runs/balance"))
+    parser.add_argument("--pairs", action="store_true", help="seek among pairs of factors alone: a quarter of the time")
     parser.add_argument("--rule", action="store_true", help="measure RULES alone, and leave the cards as they are")
     parser.add_argument("--dry", action="store_true", help="print, and leave the cards as they are")
     args = parser.parse_args()
@@ -244,7 +247,7 @@ def main() -> int:
             for factors, of in kept.items():
                 of.append(measure(factors))
             continue
-        taken = search(measure)
+        taken = search(measure, pairs_alone=args.pairs)
         print(f"{card.name}: {words(taken)}", flush=True)
         if not args.dry:
             write(card, engine.library.adapter(card.name).sha256, accelerator, taken)

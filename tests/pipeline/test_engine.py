@@ -244,6 +244,55 @@ def test_a_hook_that_raises_fails_its_own_ticket(engine32: Engine, hook: str) ->
 
 
 @pytest.mark.usefixtures("registered")
+def test_deltas_that_raise_fail_their_own_ticket(engine32: Engine) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("no such layer")
+
+    register("broken", type("Broken", (BaseAdapter,), {"deltas": fail}))
+    (error,) = failures(engine32, with_own("broken"), recipe(seed=9))
+    assert isinstance(error, AdapterError)
+    assert "'broken' failed in deltas: KeyError" in str(error)
+
+
+def test_memory_that_runs_out_as_a_ticket_begins_is_its_own_end(
+    engine32: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = engine32.library.encode
+
+    def encode(checkpoint: str, uses: Any, text: Any) -> Any:
+        if "too much" in str(text):
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return real(checkpoint, uses, text)
+
+    monkeypatch.setattr(engine32.library, "encode", encode)
+    (error,) = failures(engine32, recipe(prompt="too much"), recipe(seed=9))
+    assert isinstance(error, ResourceError)
+    assert "memory ran out" in str(error)
+
+
+def test_a_fault_as_a_ticket_begins_leaves_the_others_where_they_are(
+    engine32: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = engine32.library.encode
+
+    def encode(checkpoint: str, uses: Any, text: Any) -> Any:
+        if "unheard" in str(text):
+            raise RuntimeError("unheard of")
+        return real(checkpoint, uses, text)
+
+    monkeypatch.setattr(engine32.library, "encode", encode)
+    jobs = [engine32.resolve(recipe(prompt=prompt)) for prompt in ("a fox", "unheard", "a boat")]
+    tickets = [engine32.submit(job.plan, job.recipe) for job in jobs]
+    with pytest.raises(RuntimeError, match="unheard of"):
+        engine32.step()
+    events: list[Event] = []
+    while engine32.busy:
+        events += engine32.step()
+    told = {kind: [event.ticket for event in events if isinstance(event, kind)] for kind in (Admitted, Done)}
+    assert told == {kind: [tickets[0], tickets[2]] for kind in (Admitted, Done)}
+
+
+@pytest.mark.usefixtures("registered")
 @pytest.mark.parametrize(
     "given",
     [

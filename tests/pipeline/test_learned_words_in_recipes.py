@@ -62,6 +62,16 @@ def test_a_word_in_either_prompt_is_found_in_the_folder(engine32: Engine, folder
     assert words(engine32.resolve(wish("a glimmer", adapters=()))) == []
 
 
+def test_a_word_is_found_whatever_its_file_is_called(engine32: Engine, folder: Path) -> None:
+    save_file({"<red-toy>": vectors(1, seed=4)}, folder / "learned_embeds.safetensors")
+    save_file({"a.weight": vectors(1)}, folder / "no-word.safetensors")
+    (folder / "damaged.safetensors").write_bytes(b"x" * 40)
+    assert words(engine32.resolve(wish("a <red-toy>, a <cat-toy>"))) == ["learned_embeds", "cat-toy"]
+    assert words(engine32.resolve(wish("learned_embeds"))) == []  # not its word
+    (folder / "learned_embeds.safetensors").rename(folder / "toy.safetensors")
+    assert words(engine32.resolve(wish("a <red-toy>"))) == ["toy"]
+
+
 def test_the_states_are_those_with_the_words_vectors(engine32: Engine, folder: Path) -> None:
     library = engine32.library
 

@@ -200,3 +200,19 @@ def test_files_are_read_once_and_leave_when_the_budget_is_spent(tmp_path: Path, 
     assert library.budget.most <= 40 << 20
     again = engine.pictures([recipe((names[0], 1.0), **small)])[0].pixels
     assert np.array_equal(first, again)
+
+
+def test_one_content_under_two_names_is_what_each_is_called(engine32: Engine, tmp_path: Path) -> None:
+    """A file is known as an accelerator by its name too: what it was called before does not decide."""
+    layers = engine32.library.layers(engine32.library.checkpoint("mini").key)
+    plain, fast = tmp_path / "download.safetensors", tmp_path / "lcm-lora.safetensors"
+    style(plain, layers, 5)
+    fast.write_bytes(plain.read_bytes())
+    library = Engine("mini", device="cpu", dtype="float32").library
+    for _ in range(2):
+        found = [library.adapter(str(path)) for path in (plain, fast)]
+        assert [adapter.recommends.accelerates for adapter in found] == [False, True]
+        assert found[0].sha256 == found[1].sha256
+        assert library.by_content(found[1].sha256) is found[0]
+    library.budget.hold("another", library.budget.limit, lambda: None)
+    assert [library.adapter(str(path)).recommends.accelerates for path in (fast, plain)] == [True, False]

@@ -30,6 +30,20 @@ def test_prompts_are_others_than_the_benchmark_draws(script: ModuleType) -> None
     assert not drawn & {prompt.concept for prompt in found}
 
 
+def test_pairs_alone_are_sought_where_that_is_asked(script: ModuleType) -> None:
+    asked: list[object] = []
+
+    def measure(factors: object) -> tuple[float, float]:
+        asked.append(factors)
+        return 0.5, 0.5 + 0.01 * len(asked)
+
+    script.search(measure, pairs_alone=True)
+    assert asked == list(script.TRIED)
+    asked.clear()
+    script.search(measure)
+    assert len(asked) > 2 * len(script.TRIED)
+
+
 def test_the_nearest_to_plain_that_keeps_both_is_taken(script: ModuleType) -> None:
     found = {(1.0, 1.0): (0.7, 1.0), (1.5, 1.5): (1.1, 0.98), (1.25, 1.25): (0.95, 0.98), (0.8, 1.25): (0.9, 1.0)}
     assert taken(script, found) == (1.25, 1.25)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from laur.core.errors import AdapterError, LaurError
 from laur.optimize.base import BaseAdapter
+from laur.utils.exhausted import is_exhausted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +31,7 @@ def hooked_x0(adapters: Iterable[Weighted], step: int, total: int, x0: Tensor) -
     """x0 + Σ weight · (hook(x0) - x0), one adapter after the other; `step` is 1 … `total`."""
     for adapter, weight in adapters:
         if weight and overrides(adapter, "on_x0"):
-            with _named(adapter, "on_x0"):
+            with named(adapter, "on_x0"):
                 changed = adapter.on_x0(step, total, x0)
                 if changed.shape != x0.shape:
                     raise ValueError(f"it gave shape {tuple(changed.shape)} for {tuple(x0.shape)}")
@@ -43,25 +44,27 @@ def hooked_rows(adapters: Sequence[Weighted], rows: list[Row]) -> list[Row]:
     for adapter, weight in adapters:
         if not weight:
             continue
-        with _named(adapter, "rows"):
+        with named(adapter, "rows"):
             changed = adapter.rows(rows)
             if [row.latent.shape for row in changed] != [row.latent.shape for row in rows]:
                 raise ValueError("it must give as many rows as it was given, with latents of the same shape")
             rows = changed
         if overrides(adapter, "tokens") or overrides(adapter, "residuals"):
-            with _named(adapter, "tokens or residuals"):
+            with named(adapter, "tokens or residuals"):
                 rows = [_conditioned(adapter, weight, row) for row in rows]
     return rows
 
 
 @contextmanager
-def _named(adapter: BaseAdapter, hook: str) -> Generator[None]:
+def named(adapter: BaseAdapter, hook: str) -> Generator[None]:
     """Whatever an adapter's code raises becomes an AdapterError, so that it fails its own picture and no other."""
     try:
         yield
     except LaurError:
         raise
     except Exception as error:
+        if is_exhausted(error):  # no fault of the adapter's
+            raise
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise AdapterError(f"adapter {adapter.name or type(adapter).__name__!r} failed in {hook}: {reason}") from error
 

@@ -132,7 +132,11 @@ class Engine:
     def step(self) -> list[Event]:
         """Admit what was queued, run one denoiser call, decode what it finished. Returns what happened, in order."""
         events, self._ended = self._ended, []
-        events += self._admit()
+        try:
+            events += self._admit()
+        except BaseException:
+            self._ended = events + self._ended  # what has happened is told with the next step
+            raise
         began = time.perf_counter()
         batch = self._lanes.pick(self._active.values())
         if batch:
@@ -142,13 +146,20 @@ class Engine:
     def _admit(self) -> list[Event]:
         queued, self._queue = self._queue, []
         events: list[Event] = []
-        for ticket in queued:
+        for place, ticket in enumerate(queued):
             began = time.perf_counter()
             try:
                 self._active[ticket] = running = Running(ticket, self.library)
                 events.append(Admitted(ticket, began, running.text_seconds))
             except LaurError as error:
                 events.append(Failed(ticket, error))
+            except Exception as error:
+                if memory.is_exhausted(error):
+                    events.append(Failed(ticket, _no_room(ticket.plan)))
+                    continue
+                self._queue = [*queued[place + 1 :], *self._queue]  # a fault of one is not the end of the others
+                self._ended = events
+                raise
         return events
 
     def _advance(self, batch: list[Running]) -> list[Event]:
@@ -186,9 +197,7 @@ class Engine:
     def _smaller(self, batch: list[Running]) -> list[Event]:
         """After memory ran out in a call: the same step in two halves, or the end of a ticket that is alone."""
         if len(batch) == 1:
-            plan = batch[0].ticket.plan
-            fault = f"memory ran out while drawing {plan.width}x{plan.height}; use a smaller size"
-            return [self._fail(batch[0], ResourceError(fault))]
+            return [self._fail(batch[0], _no_room(batch[0].ticket.plan))]
         middle = len(batch) // 2
         return self._advance(batch[:middle]) + self._advance(batch[middle:])
 
@@ -221,6 +230,10 @@ class Engine:
                 events.append(self._step(running, part, call))
             except LaurError as error:
                 events.append(self._fail(running, error))
+            except (RuntimeError, MemoryError) as error:  # a next stage is placed here
+                if not memory.is_exhausted(error):
+                    raise
+                events.append(self._fail(running, _no_room(running.ticket.plan)))
         return events
 
     def _step(self, running: Running, part: Tensor, call: Call) -> Progress:
@@ -265,6 +278,10 @@ class Engine:
                 events.append(Done(running.ticket, picture, began, running.latent))
             except LaurError as error:
                 events.append(self._fail(running, error))
+            except (RuntimeError, MemoryError) as error:
+                if not memory.is_exhausted(error):
+                    raise
+                events.append(self._fail(running, _no_room(running.ticket.plan)))
         return events
 
     def _picture(self, running: Running) -> Picture:
@@ -332,6 +349,10 @@ class Engine:
     def __repr__(self) -> str:
         place: Any = self.library.placement
         return f"Engine({self.checkpoint!r}, device={str(place.device)!r}, dtype={place.dtype_name!r})"
+
+
+def _no_room(plan: Plan) -> ResourceError:
+    return ResourceError(f"memory ran out while drawing {plan.width}x{plan.height}; use a smaller size")
 
 
 def _free_on_gpus(pixels: int) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Generator, Hashable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -19,9 +20,11 @@ class Kept(Generic[T]):
     One thread asks. Any thread that calls the budget may make things leave that are not in use.
     """
 
-    def __init__(self, limit: int, budget: Budget, size: Callable[[T], int]) -> None:
-        """At most `limit` things; `size` says how many bytes one takes."""
-        self._limit, self._budget, self._size = limit, budget, size
+    def __init__(
+        self, limit: int, budget: Budget, size: Callable[[T], int], ended: Callable[[T], None] = lambda _: None
+    ) -> None:
+        """At most `limit` things; `size` says how many bytes one takes, `ended` is called with each that leaves."""
+        self._limit, self._budget, self._size, self._ended = limit, budget, size, ended
         self._things: OrderedDict[Hashable, T] = OrderedDict()
         self._in_use: Hashable = None
         self._counted: dict[Hashable, object] = {}
@@ -44,6 +47,15 @@ class Kept(Generic[T]):
         with self._lock:
             assert key in self._things
             self._things[key] = thing
+
+    @contextmanager
+    def room_for(self, count: int) -> Generator[None]:
+        """While it lasts at least so many stay, whatever the limit: they are used in turns."""
+        before, self._limit = self._limit, max(self._limit, count)
+        try:
+            yield
+        finally:
+            self._limit = before
 
     def get(self, key: Hashable, build: Callable[[], T]) -> T:
         """The thing of that key; the least recently used one makes room before another is built."""
@@ -77,12 +89,17 @@ class Kept(Generic[T]):
     def _leave(self, key: Hashable, mark: object) -> None:
         """For the budget, which counts it no more."""
         with self._lock:
-            if self._counted.get(key) is mark:
-                del self._counted[key]
-                self._things.pop(key, None)
+            if self._counted.get(key) is not mark:
+                return
+            del self._counted[key]
+            thing = self._things.pop(key, None)
+        if thing is not None:
+            self._ended(thing)
 
     def _drop(self, key: Hashable) -> None:
         with self._lock:
             self._counted.pop(key, None)
-            self._things.pop(key, None)
+            thing = self._things.pop(key, None)
         self._budget.release((self, key))
+        if thing is not None:
+            self._ended(thing)

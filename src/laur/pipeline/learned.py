@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from laur.core.errors import LaurError, MismatchError, RecipeError
 from laur.optimize.learned import LearnedWord, is_learned_word, words_in
+from laur.optimize.textual import MOST_VECTORS, WIDTHS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from laur.core.recipe import AdapterRef, Recipe
     from laur.optimize import BaseAdapter
     from laur.pipeline.library import Library
+
+
+_LARGEST = MOST_VECTORS * sum(WIDTHS) * 8
+"""Bytes that no file of learned words exceeds: larger ones are not looked into."""
 
 
 def check_ref(ref: AdapterRef, adapter: BaseAdapter) -> None:
@@ -30,17 +35,17 @@ def check_ref(ref: AdapterRef, adapter: BaseAdapter) -> None:
 
 
 def said(text: str, library: Library) -> Iterator[tuple[str, LearnedWord]]:
-    """Learned words of the user's folder that a text says, by name."""
+    """Learned words of the user's folder that a text says, by name: what the file calls them, or what it is called."""
     from laur.optimize.catalogue import user_folder
 
     folder = user_folder()
     try:
-        names = _names(folder, folder.stat().st_mtime_ns)
+        names, words = _names(folder, folder.stat().st_mtime_ns)
     except OSError:
         return
-    for name in words_in(text, names):
-        if not is_learned_word(names[name]):
-            continue
+    likely = [name for name in words_in(text, names) if is_learned_word(names[name])]
+    likely += [words[word] for word in words_in(text, words)]
+    for name in dict.fromkeys(likely):
         try:
             adapter = library.adapter(name)
         except LaurError:  # a damaged file, or a name that this library does not give; to name it would say so
@@ -76,9 +81,29 @@ def _is_taken(ref: AdapterRef, refiner: str, library: Library) -> bool:
 
 
 @lru_cache(maxsize=4)
-def _names(folder: Path, changed: int) -> dict[str, Path]:
-    """By name; `changed` is when the folder did last."""
+def _names(folder: Path, changed: int) -> tuple[dict[str, Path], dict[str, str]]:
+    """Files by name, and names by the word in the file where that is another; `changed` is when the folder did last."""
     from laur.optimize.catalogue import folder_names
 
     del changed
-    return folder_names(folder)
+    names = folder_names(folder)
+    words: dict[str, str] = {}
+    for name, path in names.items():
+        try:
+            found = path.stat()
+        except OSError:
+            continue
+        word = _word(path, found.st_mtime_ns, found.st_size) if found.st_size <= _LARGEST else None
+        if word is not None and word != name:
+            words.setdefault(word, name)
+    return names, words
+
+
+@lru_cache(maxsize=1 << 16)
+def _word(path: Path, changed: int, size: int) -> str | None:
+    """What a file of this time and size calls its word; None for what is none, or is damaged."""
+    del changed, size
+    try:
+        return LearnedWord(path).word if is_learned_word(path) else None
+    except LaurError:
+        return None

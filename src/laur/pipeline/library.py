@@ -8,7 +8,9 @@ budget in bytes.
 from __future__ import annotations
 
 import dataclasses
+import gc
 from collections.abc import Hashable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from laur.core.errors import NotFoundError
@@ -84,7 +86,8 @@ class Library:
         self.states = self._encoders.states
         self._infos: dict[tuple[str, str | None], Checkpoint] = {}
         self._loaded: dict[str, LoadedCheckpoint] = {}
-        self._denoisers: Kept[TorchDenoiser] = Kept(denoisers, self.budget, denoiser_bytes)
+        self._denoisers: Kept[TorchDenoiser] = Kept(denoisers, self.budget, denoiser_bytes, self._ended)
+        self._is_any_gone = False
         self._layers: dict[str, dict[str, LayerShape]] = {}
         self._fitting: dict[tuple[str, str], str] = {}
         self._decoders: dict[str, TorchDecoder] = {}
@@ -178,6 +181,10 @@ class Library:
         """The checkpoint's network with all these adapters merged in."""
         return self._denoisers.get((checkpoint, uses), lambda: self._build_denoiser(checkpoint, uses))
 
+    def many(self, denoisers: int) -> AbstractContextManager[None]:
+        """While it lasts so many denoisers stay at least: a step that goes through them in turns builds none anew."""
+        return self._denoisers.room_for(denoisers)
+
     def ready(self, stage: Stage) -> None:
         """Read, place and merge all that a stage's steps need."""
         self.denoiser(stage.checkpoint, self.rows.pinned(stage.checkpoint, stage.adapters))
@@ -259,6 +266,9 @@ class Library:
         from laur.core.pytorch.cpu.interface import PlainUNet
         from laur.core.pytorch.denoiser import TorchDenoiser
 
+        if self._is_any_gone:  # its parts know one another, so counting references does not free it
+            self._is_any_gone = False
+            gc.collect()
         place = self.placement
         unet = self._unet(checkpoint, uses)
         network = PlainUNet(unet) if self._plain else accelerate(unet)
@@ -270,6 +280,11 @@ class Library:
             channels_last=place.channels_last,
             guidance_width=self.weights(checkpoint).info.unet_config.get("time_cond_proj_dim"),
         )
+
+    def _ended(self, denoiser: TorchDenoiser) -> None:
+        """For those that are kept no longer."""
+        denoiser.network.rest()
+        self._is_any_gone = True
 
     def _unet(self, checkpoint: str, uses: Uses) -> Any:
         return self.adapted(checkpoint, {"unet": self.weights(checkpoint).unet()}, uses)["unet"]
@@ -308,5 +323,6 @@ class Library:
             base |= {f"{prefix}.{name}": tensor for name, tensor in module.named_parameters()}
         terms = (term for use in uses for term in self.rows.terms(checkpoint, use))
         deltas = [(of_components(deltas, modules), weight) for deltas, weight in terms]
-        changed = merged_state(base, deltas, self.placement.dtype)
+        with self.rows.faults(uses):
+            changed = merged_state(base, deltas, self.placement.dtype)
         return {prefix: placed_copy(module, prefix, changed, self.placement) for prefix, module in modules.items()}

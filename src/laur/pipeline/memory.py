@@ -6,11 +6,15 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from laur.core.errors import ResourceError
+from laur.utils import exhausted
 
 if TYPE_CHECKING:
     from laur.core.plan import Plan
     from laur.pipeline.device import Placement
     from laur.pipeline.loading.load import LoadedCheckpoint
+
+is_exhausted = exhausted.is_exhausted
+"""See there."""
 
 
 def picture_bytes(
@@ -70,13 +74,6 @@ def default_budget(device: Any) -> int:
     import psutil
 
     return int(psutil.virtual_memory().total) // 4
-
-
-def is_exhausted(error: Exception) -> bool:
-    """Whether torch says that memory ran out: a class of its own on accelerators, words on the CPU."""
-    import torch
-
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "allocate memory" in str(error)
 
 
 def require(needed: int, available: int, what: str, remedy: str) -> None:

@@ -34,10 +34,11 @@ def predict(library: Library, stage: Stage, specs: Sequence[RowSpec], rows: list
     import torch
 
     found: dict[int, Tensor] = {}
-    for uses in dict.fromkeys(own):
-        places = [place for place, mine in enumerate(own) if mine == uses]
-        denoiser = library.denoiser(stage.checkpoint, uses)
-        found.update(zip(places, denoiser.predict([rows[place] for place in places]), strict=True))
+    with library.many(len(set(own))):
+        for uses in dict.fromkeys(own):
+            places = [place for place, mine in enumerate(own) if mine == uses]
+            denoiser = library.denoiser(stage.checkpoint, uses)
+            found.update(zip(places, denoiser.predict([rows[place] for place in places]), strict=True))
     return torch.stack([found[place] for place in range(len(rows))])
 
 

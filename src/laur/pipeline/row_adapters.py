@@ -8,13 +8,15 @@ any styles share one pass.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from laur.core.errors import MismatchError
+from laur.core.errors import AdapterError, LaurError, MismatchError
 from laur.optimize.blocks import terms
+from laur.utils.exhausted import is_exhausted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Generator, Mapping
 
     from laur.core.plan import AdapterUse
     from laur.core.pytorch.rows.factors import RowSet
@@ -58,7 +60,23 @@ class RowAdapters:
         if not own:
             return None
         parts = [part for use in own for part in self.terms(checkpoint, use)]
-        return self.store.row_set((checkpoint, own), lambda: parts)
+        with self.faults(own):
+            return self.store.row_set((checkpoint, own), lambda: parts)
+
+    @contextmanager
+    def faults(self, uses: Uses) -> Generator[None]:
+        """Whatever goes wrong as adapters are put together or merged is theirs: AdapterError, which fails their own
+        picture and no other."""
+        try:
+            yield
+        except LaurError:
+            raise
+        except Exception as error:
+            if is_exhausted(error):
+                raise
+            names = ", ".join(self._library.by_content(use.sha256).name or use.sha256[:10] for use in uses)
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise AdapterError(f"the weights of {names} cannot be put together: {reason}") from error
 
     def terms(self, checkpoint: str, use: AdapterUse) -> list[tuple[Mapping[str, Delta], float]]:
         """An adapter's deltas with their weights, which may differ by block. Raises AdapterError, MismatchError."""
@@ -87,12 +105,18 @@ class RowAdapters:
         return self._per_row[checkpoint]
 
     def _read(self, checkpoint: str, sha256: str) -> Mapping[str, Delta]:
+        from laur.optimize.hooks import named
+
         layers = self._library.layers(checkpoint)
-        deltas = self._library.by_content(sha256).deltas(layers)
-        for name, delta in deltas.items():
-            if name.endswith(".bias"):  # merged, and checked there
-                continue
-            if name not in layers:
-                raise MismatchError(f"an adapter changes {name}, which this model does not have; see `laur inspect`")
-            delta.check(name, layers[name])
+        adapter = self._library.by_content(sha256)
+        with named(adapter, "deltas"):
+            deltas = adapter.deltas(layers)
+            for name, delta in deltas.items():
+                if name.endswith(".bias"):  # merged, and checked there
+                    continue
+                if name not in layers:
+                    raise MismatchError(
+                        f"an adapter changes {name}, which this model does not have; see `laur inspect`"
+                    )
+                delta.check(name, layers[name])
         return deltas

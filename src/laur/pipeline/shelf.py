@@ -34,6 +34,8 @@ class Shelf:
         self._budget = budget
         self._names: dict[str, _Meant] = {}
         self.adapters: dict[str, BaseAdapter] = {}
+        """By content, the first of each."""
+        self._by_name: dict[str, BaseAdapter] = {}
         self._where: dict[str, str] = {}
 
     def named(self, name: str) -> BaseAdapter:
@@ -42,8 +44,9 @@ class Shelf:
 
         known = self._names.get(name)
         if known is not None and known.source is ADAPTERS.source(name) and not (known.file and known.file.anew):
-            kept = self._kept(known.sha256)
-            if kept is not None:
+            kept = self._by_name.get(name)
+            if kept is not None and self._is_readable(kept):
+                self._stand_for(known.sha256, kept)
                 self._budget.touch(("adapter", known.sha256))
                 return kept
         from laur.optimize.catalogue import find
@@ -55,8 +58,8 @@ class Shelf:
         # of the file that was looked into, which need not be the one that is kept: two may hold the same
         file = adapter.written if isinstance(adapter, LoraFile | LearnedWord) else None
         self._names[name] = _Meant(ADAPTERS.source(name), sha256, file)
-        adapter = self._kept(sha256) or adapter
-        self.adapters[sha256] = adapter
+        self._stand_for(sha256, adapter)
+        self._by_name[name] = adapter
         self._charge(adapter, sha256, name)
         return adapter
 
@@ -70,14 +73,20 @@ class Shelf:
             raise NotFoundError(f"no adapter with hash {sha256[:10]} is loaded; name it in a recipe first")
         return adapter
 
-    def _kept(self, sha256: str) -> BaseAdapter | None:
-        """What is here of that content, if it can still be read: a word is when it is said."""
+    def _stand_for(self, sha256: str, adapter: BaseAdapter) -> None:
+        """By content the first stays while it can be read: what is called otherwise may recommend otherwise."""
+        first = self.adapters.get(sha256)
+        if first is None or not self._is_readable(first):
+            self.adapters[sha256] = adapter
+
+    @staticmethod
+    def _is_readable(adapter: BaseAdapter) -> bool:
+        """Whether it is still what it was: a word is read when it is said."""
         from laur.optimize.learned import LearnedWord
         from laur.optimize.lora_file import LoraFile
 
-        adapter = self.adapters.get(sha256)
         gone = isinstance(adapter, LearnedWord) and not adapter.is_there
-        return None if gone or (isinstance(adapter, LoraFile) and adapter.written.anew) else adapter
+        return not gone and not (isinstance(adapter, LoraFile) and adapter.written.anew)
 
     def _charge(self, adapter: BaseAdapter, sha256: str, name: str) -> None:
         from laur.optimize.lora_file import LoraFile
@@ -90,3 +99,5 @@ class Shelf:
 
     def _close(self, sha256: str) -> None:
         self.adapters.pop(sha256, None)
+        for name in [name for name in list(self._by_name) if self._names[name].sha256 == sha256]:
+            self._by_name.pop(name, None)

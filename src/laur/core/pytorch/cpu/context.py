@@ -7,7 +7,9 @@ computing it about 2 ms.
 
 from __future__ import annotations
 
+import itertools
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -27,16 +29,16 @@ Project: TypeAlias = Callable[[Tensor, RowSet | None], list[KeyValue]]
 
 _Key: TypeAlias = tuple[tuple[int, ...], float, int]
 
+_SERIALS = itertools.count(1)
+
 _BATCHES_KEPT = 2
 """Batches whose rows stay joined: those of the two lanes that step in turn."""
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False, slots=True, weakref_slot=True)
 class _Entry:
     context: Tensor
     """A copy, so that nobody can write to it."""
-    rows: RowSet | None
-    """The adapters that changed the projections; held, so that no other set can have its id."""
     layers: list[KeyValue]
     size: int = field(init=False)
     """Bytes."""
@@ -55,6 +57,7 @@ class ContextCache:
     def __init__(self, project: Project, limit: int = 128 << 20) -> None:
         """`limit` is in bytes."""
         self._project, self._limit, self._size = project, limit, 0
+        self._serial = next(_SERIALS)
         self._budget: Budget | None = None
         self._lock = threading.Lock()
         """Of the entries and their size; never held while the budget is called."""
@@ -69,7 +72,7 @@ class ContextCache:
         self._budget = budget
 
     def clear(self) -> None:
-        """The weights changed: nothing here is true any more."""
+        """The weights changed and nothing here is true any more, or the network is let go of."""
         with self._lock:
             keys = list(self._entries)
         for key in keys:
@@ -100,22 +103,22 @@ class ContextCache:
 
     def _entry(self, row: Tensor, rows: RowSet | None) -> _Entry:
         """The sum only finds candidates; equality decides."""
-        key = tuple(row.shape), float(row.sum(dtype=torch.float32)), id(rows)
+        key = tuple(row.shape), float(row.sum(dtype=torch.float32)), 0 if rows is None else rows.serial
         entry = self._entries.get(key)
-        if entry is not None and entry.rows is rows and torch.equal(entry.context, row):
+        if entry is not None and torch.equal(entry.context, row):
             with self._lock:
                 if key in self._entries:  # else it has left meanwhile: what it holds is true all the same
                     self._entries.move_to_end(key)
             if self._budget is not None:
-                self._budget.touch((self, key))
+                self._budget.touch(self._name(key))
             return entry
         self._let_go(key)
-        entry = _Entry(row.clone(), rows, self._project(row[None], rows))
+        entry = _Entry(row.clone(), self._project(row[None], rows))
         with self._lock:
             self._entries[key] = entry
             self._size += entry.size
         if self._budget is not None:
-            self._budget.hold((self, key), entry.size, lambda: self._leave(key, entry))
+            self._budget.hold(self._name(key), entry.size, self._leaving(key, entry))
         while self._budget is None and self._size > self._limit and len(self._entries) > 1:
             self._let_go(next(iter(self._entries)))
         return entry
@@ -123,7 +126,21 @@ class ContextCache:
     def _let_go(self, key: _Key) -> None:
         entry = self._entries.get(key)
         if entry is not None and self._leave(key, entry) and self._budget is not None:
-            self._budget.release((self, key))
+            self._budget.release(self._name(key))
+
+    def _name(self, key: _Key) -> tuple[str, int, _Key]:
+        """For the budget, which must not hold this cache: that would keep its network."""
+        return "texts", self._serial, key
+
+    def _leaving(self, key: _Key, entry: _Entry) -> Callable[[], object]:
+        cache, one = weakref.ref(self), weakref.ref(entry)
+
+        def leave() -> None:
+            here, found = cache(), one()
+            if here is not None and found is not None:
+                here._leave(key, found)
+
+        return leave
 
     def _leave(self, key: _Key, entry: _Entry) -> bool:
         """Let go of this very entry, whichever thread asks; False where another has its place by now."""

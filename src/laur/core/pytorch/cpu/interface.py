@@ -30,6 +30,10 @@ class Network(Protocol):
         """Take the keys and values of texts out of a budget that others share."""
         ...
 
+    def rest(self) -> None:
+        """Give back what the budget counts, keys and values of texts; the next call computes them anew."""
+        ...
+
     def parameters(self) -> Iterable[Tensor]:
         """The weights as they are now, before any packing."""
         ...
@@ -89,6 +93,10 @@ class PlainUNet:
     def share(self, budget: Budget) -> None:
         """See Network."""
         self._texts.cache.share(budget)
+
+    def rest(self) -> None:
+        """See Network."""
+        self._texts.cache.clear()
 
     def parameters(self) -> Iterable[Tensor]:
         """See Network."""

@@ -104,15 +104,15 @@ class PackedLinear(Packed):
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _merged(self, rows: RowSet) -> Tensor:
-        key = ("merged", id(self), self._age)
-        known = rows.derived(key)
+        key = ("merged", self._age)
+        known = rows.derived(key, self)
         if isinstance(known, Tensor):
             return known
         factors = self.fused.of(rows)
         assert factors is not None
         total = torch.addmm(self._joined(torch.float32), factors.up.float(), factors.down.float())
         fresh: Tensor = torch.ops.mkldnn._reorder_linear_weight(total.to(self._dtype), _ROWS_HINT)
-        return rows.keep(key, fresh, total.numel() * self._dtype.itemsize)
+        return rows.keep(key, fresh, total.numel() * self._dtype.itemsize, self)
 
     def _run(
         self,

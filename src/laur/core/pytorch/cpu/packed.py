@@ -153,8 +153,8 @@ class PackedConv(Packed):
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _merged(self, rows: RowSet, x: Tensor) -> Tensor:
-        key = ("merged", id(self), self._age, x.shape[2], x.shape[3])
-        packed = rows.derived(key)
+        key = ("merged", self._age, x.shape[2], x.shape[3])
+        packed = rows.derived(key, self)
         if isinstance(packed, Tensor):
             return packed
         factors, base = rows.layers[self._name], self._weights[f"{self._name}.weight"]
@@ -163,7 +163,7 @@ class PackedConv(Packed):
         fresh: Tensor = torch.ops.mkldnn._reorder_convolution_weight(
             weight.to(self._dtype), *self._numbers, [1, *x.shape[1:]]
         )
-        return rows.keep(key, fresh, weight.numel() * self._dtype.itemsize)
+        return rows.keep(key, fresh, weight.numel() * self._dtype.itemsize, self)
 
     def _arranged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         if self._arrange is None:

@@ -99,12 +99,12 @@ class TimeShifts:
 
     def _own(self, rows: RowSet, t: float, like: Tensor) -> tuple[Tensor, Tensor]:
         """Of a timestep under a set; what was made lives and dies with the set."""
-        key = ("timesteps", id(self), self._age)
-        kept = rows.derived(key)
+        key = ("timesteps", self._age)
+        kept = rows.derived(key, self)
         if not isinstance(kept, OrderedDict):
             width = cast("Any", self._weights.module).time_embedding.linear_2.out_features
             size = _KEPT_BY_SET * (width * self._dtype.itemsize + sum(self._widths) * 4)
-            kept = rows.keep(key, OrderedDict[float, tuple[Tensor, Tensor]](), size)
+            kept = rows.keep(key, OrderedDict[float, tuple[Tensor, Tensor]](), size, self)
         known = cast("OrderedDict[float, tuple[Tensor, Tensor]]", kept)
         if t not in known:
             with self._changed(rows):

@@ -125,6 +125,10 @@ class FastUNet:
         """See Network."""
         self._contexts.share(budget)
 
+    def rest(self) -> None:
+        """See Network."""
+        self._contexts.clear()
+
     def parameters(self) -> Iterable[Tensor]:
         """See Network."""
         return self._weights.module.parameters()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 T = TypeVar("T")
+
+_SERIALS = itertools.count(1)
 
 BUCKETS = (4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 """Ranks that factors are padded to, so that rows of nearly the same rank share one product."""
@@ -56,21 +60,29 @@ class RowSet:
     def __init__(self, layers: Mapping[str, Factors], key: Hashable = None) -> None:
         """`layers` by the module's name within the network ("conv_in", not "unet.conv_in"); `key` names its content."""
         self.layers = dict(layers)
-        self.key: Hashable = id(self) if key is None else key
+        self.serial = next(_SERIALS)
+        """Its own and never another's, as an address may be once this is gone."""
+        self.key: Hashable = ("row set", self.serial) if key is None else key
+        self._own = sum(factors.nbytes for factors in self.layers.values())
         self._derived: dict[Hashable, tuple[object, int]] = {}
-        self.nbytes = sum(factors.nbytes for factors in self.layers.values())
-        """Memory that it holds, with what networks derived from it and left here."""
+        self._of: WeakKeyDictionary[object, dict[Hashable, tuple[object, int]]] = WeakKeyDictionary()
 
-    def derived(self, key: Hashable) -> object | None:
-        """What a network packed from these factors, and left here to live and die with them."""
-        found = self._derived.get(key)
+    @property
+    def nbytes(self) -> int:
+        """Memory that it holds, with what networks derived from it and left here."""
+        left = (self._derived, *self._of.values())
+        return self._own + sum(nbytes for kept in left for _, nbytes in kept.values())
+
+    def derived(self, key: Hashable, layer: object | None = None) -> object | None:
+        """What was packed from these factors, and left here to live and die with them."""
+        kept = self._derived if layer is None else self._of.get(layer, {})
+        found = kept.get(key)
         return None if found is None else found[0]
 
-    def keep(self, key: Hashable, value: T, nbytes: int) -> T:
-        """Leave something derived; gives it back."""
-        before = self._derived.pop(key, None)
-        self.nbytes += nbytes - (0 if before is None else before[1])
-        self._derived[key] = value, nbytes
+    def keep(self, key: Hashable, value: T, nbytes: int, layer: object | None = None) -> T:
+        """Leave something derived; gives it back. With a `layer`, whose weights are in it, it dies with that too."""
+        kept = self._derived if layer is None else self._of.setdefault(layer, {})
+        kept[key] = value, nbytes
         return value
 
     def touches(self, names: Sequence[str]) -> bool:
