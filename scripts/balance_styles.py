@@ -5,12 +5,13 @@
     python scripts/balance_styles.py --rule         what single courses keep over all of them, for laur.pipeline.balance
 
 Tried are a few courses of the style's weight over the four quarters of a run: the first lays down what a picture
-shows, the last its surface. Where none of them keeps both style and caption, the search goes on from the best, a
-quarter at a time; where that does not reach the goals either, factors of blocks come on top of the best pair and the
-best course, and the quarters are sought once more. Each is measured as benchmarks/style_retention.py measures, on
-other prompts and seeds. Kept are the factors nearest to 1 that meet both goals, or else those that come nearest to
-them; what gains less than MARGIN over the plain weight, or by quarters or blocks over what is simpler, is not worth
-its card's lines. Interrupted, it goes on.
+shows, the last its surface; and what the card says already. Where none of them keeps both style and caption, the
+search goes on from the best, a quarter at a time; where that does not reach the goals either, factors of blocks come
+on top of the best pair and the best course, and the quarters are sought once more; last, guidance above 1, which takes
+twice the time. Each is measured as benchmarks/style_retention.py measures, on other prompts and seeds. Kept are the
+factors nearest to 1 that meet both goals, or else those that come nearest to them; what gains less than MARGIN over
+the plain weight, or by quarters, blocks or guidance over what is simpler, is not worth its card's lines. Interrupted,
+it goes on.
 """
 
 from __future__ import annotations
@@ -40,15 +41,19 @@ class Factors(NamedTuple):
     """Over the run."""
     blocks: tuple[tuple[str, float], ...] = ()
     """On top, as AdapterRef.by_block."""
+    guidance: float = 1.0
 
     @property
     def distance(self) -> float:
         """From the plain weight."""
-        return sum(abs(factor - 1) for factor in (*self.quarters, *dict(self.blocks).values()))
+        return sum(abs(factor - 1) for factor in (*self.quarters, *dict(self.blocks).values(), self.guidance))
 
     @property
     def kind(self) -> int:
-        """How much it takes to say: 0 a factor for the first quarter and one for the rest, 1 four, 2 blocks too."""
+        """How much it takes: 0 a factor for the first quarter and one for the rest, 1 four, 2 blocks too, 3 twice the
+        time for guidance."""
+        if self.guidance > 1:
+            return 3
         return 2 if self.blocks else int(len(set(self.quarters[1:])) > 1)
 
     @property
@@ -93,12 +98,16 @@ BLOCKS = (
     (("down", 0.6), ("up", 1.4)),
     (("down", 1.4), ("up", 0.7)),
 )
+GUIDANCES = (1.5, 2.0)
 STYLE_GOAL, CAPTION_GOAL = 0.92, 0.97
 """A little above what is asked for, since it is measured on few prompts."""
 MARGIN = 0.02
 SAME = 0.01
 """What comes so near to the goals as another is no worse."""
 FIRST_SEED = 900_000
+Found = dict[Factors, tuple[float, float]]
+"""What some factors keep of style and caption."""
+Measure = Callable[[Factors], tuple[float, float]]
 
 
 def prompts_of(count: int) -> list[Prompt]:
@@ -111,10 +120,10 @@ def reached(style: float, caption: float) -> float:
     return min(1.0, style / STYLE_GOAL, caption / CAPTION_GOAL)
 
 
-def chosen(found: dict[Factors, tuple[float, float]]) -> Factors:
+def chosen(found: Found) -> Factors:
     """The factors to take, from what each kept of style and caption."""
     level, taken = reached(*found[PLAIN]), PLAIN
-    for kind in range(3):
+    for kind in range(4):
         within = {factors: kept for factors, kept in found.items() if factors.kind == kind}
         best = max((reached(*kept) for kept in within.values()), default=0.0)
         if best - level < MARGIN:
@@ -137,11 +146,30 @@ def neighbours(factors: Factors) -> list[Factors]:
     return found
 
 
-def search(measure: Callable[[Factors], tuple[float, float]], *, pairs_alone: bool = False) -> Factors:
-    """The factors to take, by what `measure` says that some keep of style and caption."""
-    found = {factors: measure(factors) for factors in TRIED}
-    if pairs_alone:
-        return chosen(found)
+def search(measure: Measure, *, before: Factors = PLAIN, pairs_alone: bool = False) -> Factors:
+    """The factors to take, by what `measure` says that some keep of style and caption; `before` are tried too."""
+    found = {factors: measure(factors) for factors in dict.fromkeys((*TRIED, before))}
+    if not pairs_alone:
+        _by_course_and_block(found, measure)
+    _by_guidance(found, measure)
+    return chosen(found)
+
+
+def _by_guidance(found: Found, measure: Measure) -> None:
+    """Over what keeps most of the style, and of both: the caption is what guidance brings back."""
+    if reached(*found[chosen(found)]) >= 1:
+        return
+    enough = [factors for factors, (style, _) in found.items() if style >= STYLE_GOAL] or [PLAIN]
+    bases = {chosen(found), max(enough, key=lambda factors: found[factors][1]), PLAIN}
+    for guidance in GUIDANCES:
+        for base in sorted(bases):
+            factors = base._replace(guidance=guidance)
+            found[factors] = measure(factors)
+        if max(reached(*kept) for kept in found.values()) >= 1:
+            return
+
+
+def _by_course_and_block(found: Found, measure: Measure) -> None:
     if reached(*found[chosen(found)]) < 1:
         found |= {factors: measure(factors) for factors in COURSES}
     _climb(found, measure)
@@ -154,11 +182,9 @@ def search(measure: Callable[[Factors], tuple[float, float]], *, pairs_alone: bo
         wanted = [base._replace(blocks=blocks) for base in sorted(bases) for blocks in BLOCKS]
         found |= {factors: measure(factors) for factors in wanted}
         _climb(found, measure)
-        taken = chosen(found)
-    return taken
 
 
-def _climb(found: dict[Factors, tuple[float, float]], measure: Callable[[Factors], tuple[float, float]]) -> None:
+def _climb(found: Found, measure: Measure) -> None:
     """From the best that is found, a quarter at a time, until the goals are met or nothing is gained."""
     for _ in range(ROUNDS):
         best = max(found, key=lambda factors: (reached(*found[factors]), _sum(*found[factors])))
@@ -172,7 +198,8 @@ def _climb(found: dict[Factors, tuple[float, float]], measure: Callable[[Factors
 def words(factors: Factors) -> str:
     """For a line."""
     quarters = " ".join(f"{factor:g}" for factor in factors.quarters)
-    return ", ".join([quarters, *(f"{name} x{by:g}" for name, by in factors.blocks)])
+    more = [f"{name} x{by:g}" for name, by in factors.blocks]
+    return ", ".join([quarters, *more, *([f"guidance {factors.guidance:g}"] if factors.guidance > 1 else [])])
 
 
 def _sum(style: float, caption: float) -> float:
@@ -192,6 +219,18 @@ def rules(kept: dict[Factors, list[tuple[float, float]]]) -> list[str]:
     return lines
 
 
+def said(card: Card, style: str, accelerator: str) -> Factors:
+    """What the card says for these files."""
+    for one in card.balances:
+        if (one.style, one.accelerator) == (style, accelerator):
+            quarters = [
+                [factor for begin, factor in one.phases or ((0.0, 1.0),) if begin <= quarter / 4][-1]
+                for quarter in range(4)
+            ]
+            return Factors(tuple(quarters), tuple((one.by_block or {}).items()), one.guidance or 1.0)  # type: ignore[arg-type]
+    return PLAIN
+
+
 def write(card: Card, style: str, accelerator: str, factors: Factors) -> None:
     """Into the card, in place of what was there. Factors of 1 are written too: they were measured."""
     form = card.forms["mini"]
@@ -202,6 +241,8 @@ def write(card: Card, style: str, accelerator: str, factors: Factors) -> None:
     lines = f'[[balance]]\nstyle = "{style}"\naccelerator = "{accelerator}"\nphases = {phases}\n'
     if factors.blocks:
         lines += f"by_block = {{{', '.join(f'{block} = {factor}' for block, factor in factors.blocks)}}}\n"
+    if factors.guidance > 1:
+        lines += f"guidance = {factors.guidance}\n"
     path.write_text(f"{text}\n\n{lines}", "utf-8")
 
 
@@ -236,6 +277,7 @@ def main() -> int:
                 balanced=False,
                 refs={card.name: ref},
                 first_seed=FIRST_SEED,
+                fields={"guidance": factors.guidance} if factors.guidance > 1 else {},
             )
             (one,) = retention(wish, args.work, engine, scorer, classifier)
             style, caption = one.kept[FEW].style.value, one.kept[FEW].caption.value
@@ -247,10 +289,11 @@ def main() -> int:
             for factors, of in kept.items():
                 of.append(measure(factors))
             continue
-        taken = search(measure, pairs_alone=args.pairs)
+        style = engine.library.adapter(card.name).sha256
+        taken = search(measure, before=said(card, style, accelerator), pairs_alone=args.pairs)
         print(f"{card.name}: {words(taken)}", flush=True)
         if not args.dry:
-            write(card, engine.library.adapter(card.name).sha256, accelerator, taken)
+            write(card, style, accelerator, taken)
     if args.rule:
         print("\n".join(rules(kept)), flush=True)
     return 0

@@ -69,6 +69,17 @@ def test_a_style_that_was_measured_gets_its_weights(engine32: Engine, measured_c
     assert found.prompt == "a red fox, hatched drawing"
 
 
+def test_a_style_may_ask_for_guidance(engine32: Engine, measured_card: None, home: Path) -> None:
+    card = home / "styles" / "hatched.toml"
+    card.write_text(card.read_text() + "guidance = 1.5\n")
+    found = filled(engine32, style="hatched")
+    assert found.guidance == 1.5
+    assert engine32.resolve(found).recipe == found
+    assert filled(engine32, style="hatched", guidance=1.2).guidance == 1.2, "what is asked for holds"
+    plain = engine32.resolve(Recipe.from_dict({**SMALL, "style": "hatched"})).recipe
+    assert plain.guidance == 1.0, "without balance as ever"
+
+
 def test_a_filled_recipe_is_not_weighed_again(engine32: Engine, measured_card: None, home: Path) -> None:
     found = filled(engine32, style="hatched")
     assert engine32.resolve(found).recipe == found
@@ -154,6 +165,8 @@ def test_recipes_without_it_are_hashed_as_before() -> None:
         ('[[balance]]\nstyle = "a"\naccelerator = "b"\nweight = 2\n', "weight"),
         ('[[balance]]\nstyle = "a"\naccelerator = "b"\nphases = [[0.5, 1], [0.2, 1]]\n', "phases begin"),
         ('[[balance]]\nstyle = "a"\naccelerator = "b"\nby_block = {roof = 2}\n', "roof"),
+        ('[[balance]]\nstyle = "a"\naccelerator = "b"\nguidance = 0.5\n', "guidance"),
+        ('[[balance]]\nstyle = "a"\naccelerator = "b"\nguidance = "much"\n', "guidance"),
         ("balance = [1]\n", "tables"),
         ("balance = 3\n", "broken"),
     ],

@@ -38,10 +38,40 @@ def test_pairs_alone_are_sought_where_that_is_asked(script: ModuleType) -> None:
         return 0.5, 0.5 + 0.01 * len(asked)
 
     script.search(measure, pairs_alone=True)
-    assert asked == list(script.TRIED)
+    weights = list(dict.fromkeys(factors._replace(guidance=1.0) for factors in asked))
+    assert weights == list(script.TRIED)
     asked.clear()
     script.search(measure)
     assert len(asked) > 2 * len(script.TRIED)
+
+
+def test_guidance_is_for_captions_that_weights_do_not_keep(script: ModuleType) -> None:
+    asked: list[float] = []
+
+    def measure(factors: Any) -> tuple[float, float]:
+        asked.append(factors.guidance)
+        return 1.1, 0.88 + 0.2 * (factors.guidance - 1)
+
+    taken = script.search(measure)
+    assert (taken.quarters, taken.guidance) == ((1, 1, 1, 1), 1.5)
+    assert asked[-1] == 1.5, "no more than is needed"
+    asked.clear()
+    assert script.search(lambda factors: asked.append(factors.guidance) or (1.0, 0.98)) == script.PLAIN
+    assert set(asked) == {1.0}
+
+
+def test_what_a_card_says_is_tried_too(script: ModuleType, tmp_path: Path) -> None:
+    before = script.Factors((0.0, 0.6, 1.4, 2.0), (("up", 1.2),), 1.5)
+    file = tmp_path / "ink.safetensors"
+    file.touch()
+    (tmp_path / "ink.toml").write_text('words = "x"\n\n[mini]\nfile = "ink.safetensors"\n')
+    script.write(cards.read(tmp_path / "ink.toml", "own"), "c" * 64, "d" * 64, before)
+    card = cards.read(tmp_path / "ink.toml", "own")
+    assert script.said(card, "c" * 64, "d" * 64) == before
+    assert script.said(card, "c" * 64, "e" * 64) == script.PLAIN
+    asked: list[object] = []
+    script.search(lambda factors: asked.append(factors) or (1.0, 1.0), before=before)
+    assert before in asked
 
 
 def test_the_nearest_to_plain_that_keeps_both_is_taken(script: ModuleType) -> None:

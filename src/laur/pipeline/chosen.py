@@ -74,6 +74,8 @@ class Finder:
         self.prompt = prompt
         self.found: Chosen = []
         self.notes: list[str] = []
+        self.guidance: float | None = None
+        """What the styles ask for, where the recipe leaves it open."""
         self._checkpoint, self._library = checkpoint, library
 
     @property
@@ -124,7 +126,7 @@ class Finder:
 
     def balance(self) -> None:
         """Weigh the styles against the accelerator."""
-        self.found, notes = balanced(self.found, self._checkpoint, self._library)
+        self.found, notes, self.guidance = balanced(self.found, self._checkpoint, self._library)
         self.notes += notes
 
     def put_first(self, refs: list[AdapterRef]) -> None:

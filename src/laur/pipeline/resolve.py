@@ -55,6 +55,8 @@ def resolve(recipe: Recipe, library: Library) -> Resolved:
     recipe, pictures = given.fill(recipe, checkpoint, library.inputs)
     found = chosen.choose(recipe, tagged, checkpoint, library)
     adapters = found.found
+    if recipe.guidance is None:
+        recipe = recipe.replace(guidance=found.guidance)
     filled = _fill(recipe.replace(prompt=found.prompt), checkpoint, adapters)
     warnings = [*found.notes, *_warnings(filled, checkpoint, adapters), *_without_effect(asked, filled, checkpoint)]
     warnings += learned.unsaid(filled, adapters)

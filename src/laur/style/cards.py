@@ -31,6 +31,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+from laur.core import checks
 from laur.core.adapter_ref import AdapterRef
 from laur.core.errors import AdapterError, NotFoundError, RecipeError
 from laur.core.places import home_folder
@@ -39,6 +40,8 @@ KINDS = ("artistic", "genre", "medium")
 FAMILIES = ("mini", "sd1", "sd2", "sdxl", "ssd-1b")
 LONGEST = 100_000
 """Bytes of a card."""
+MOST_GUIDANCE = 20
+"""Of a balance."""
 _PACKAGE = Path(__file__).parent
 
 
@@ -81,6 +84,8 @@ class Balance:
     """Factors of the style's weight over the run, as AdapterRef.phases."""
     by_block: Mapping[str, float] | None = None
     """And by block, as AdapterRef.by_block."""
+    guidance: float | None = None
+    """Where weights alone do not keep the caption; above 1 each step takes two rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,11 +210,15 @@ def _balance(value: object) -> Balance:
     if not isinstance(value, dict):
         raise TypeError("balance must be tables: [[balance]]")
     table = cast("dict[str, Any]", value)
-    if unknown := sorted(set(table) - {"style", "accelerator", "phases", "by_block"}):
-        raise ValueError(f"[[balance]] has {unknown[0]!r}; known are style, accelerator, phases, by_block")
+    if unknown := sorted(set(table) - {"style", "accelerator", "phases", "by_block", "guidance"}):
+        raise ValueError(f"[[balance]] has {unknown[0]!r}; known are style, accelerator, phases, by_block, guidance")
     ref = AdapterRef(name="style", phases=table.get("phases"), by_block=table.get("by_block"))
     style, accelerator = (_text(f"{key} of [[balance]]", table.get(key)) for key in ("style", "accelerator"))
-    return Balance(style=style, accelerator=accelerator, phases=ref.phases, by_block=ref.by_block)
+    guidance = table.get("guidance")
+    if guidance is not None:
+        checks.number("guidance of [[balance]]", guidance, 1, MOST_GUIDANCE)
+        guidance = float(guidance)
+    return Balance(style=style, accelerator=accelerator, phases=ref.phases, by_block=ref.by_block, guidance=guidance)
 
 
 def _text(name: str, value: object) -> str:
