@@ -12,7 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from helpers.tiny import tiny_folder, tiny_parts
 from laur.optimize.accelerators import LCM_LORA
+from laur.optimize.algebra import matrix
 from laur.optimize.base import Recommendation
+from laur.optimize.layers import LayerShape
 from laur.optimize.lora_file import LoraFile
 from laur.optimize.merge import layer_shapes
 
@@ -159,6 +161,41 @@ def test_extract_finds_what_was_merged(laur, tmp_path):
     deltas = LoraFile(tmp_path / "x.safetensors").deltas(layer_shapes(parts["unet"], "unet"))
     (delta,) = deltas.values()
     torch.testing.assert_close(delta.apply(torch.zeros_like(change)), change, rtol=1e-3, atol=1e-4)
+
+
+def test_the_error_is_that_of_what_is_stored(laur, tmp_path):
+    """A sum is exact, and what a lower precision makes of it is not."""
+    a, b = sd15(tmp_path / "a.safetensors"), sd15(tmp_path / "b.safetensors", seed=2)
+    exact = laur("adapters", "merge", f"{a}:0.7", f"{b}:0.5", "-o", "s.safetensors")
+    assert "exact" in exact.out
+    low = laur("adapters", "merge", f"{a}:0.7", f"{b}:0.5", "-o", "t.safetensors", "--precision", "bf16", "--json")
+    error = json.loads(low.out)["relative_error"]
+    layers = {f"unet.{LAYER}": LayerShape((320, 768)), f"unet.{LAYER.replace('to_k', 'to_q')}": LayerShape((320, 320))}
+    found = [LoraFile(tmp_path / f"{name}.safetensors").deltas(layers) for name in "st"]
+    whole, stored = ([matrix(name, deltas[name]) for name in layers] for deltas in found)
+    lost = sum(float((x - y).square().sum()) for x, y in zip(whole, stored, strict=True))
+    assert error == pytest.approx((lost / sum(float(x.square().sum()) for x in whole)) ** 0.5, rel=1e-3)
+    assert error > 1e-3
+
+
+def test_full_differences_are_scaled_without_rounding(laur, tmp_path):
+    key = "lora_unet_" + LAYER.replace(".", "_")
+    change = torch.randn(320, 768, generator=torch.Generator().manual_seed(1)).half()
+    save_file({f"{key}.diff": change}, tmp_path / "full.safetensors")
+    assert laur("adapters", "merge", "full.safetensors:0.7", "-o", "o.safetensors", "--format", "kohya").code == 0
+    (found,) = load_file("o.safetensors").values()
+    torch.testing.assert_close(found, change.float() * 0.7, rtol=1e-7, atol=0)
+
+
+def test_extract_of_sdxl_without_text_has_kohyas_names(laur, tmp_path):
+    parts = tiny_parts("sdxl")
+    tiny_folder("sdxl", tmp_path / "base", parts=parts)
+    with torch.no_grad():
+        parts["unet"].get_submodule("down_blocks.0.resnets.0.conv1").weight[0, 0] += 1.0
+    tiny_folder("sdxl", tmp_path / "tuned", parts=parts)
+    options = ("--rank", 1, "--no-text", "--format", "kohya")
+    assert laur("adapters", "extract", "./tuned", "./base", "-o", "x.safetensors", *options).code == 0
+    assert all(key.startswith("lora_unet_input_blocks_1_0_in_layers_2.") for key in load_file("x.safetensors"))
 
 
 def test_extract_says_what_lies_outside_a_lora(laur, tmp_path):

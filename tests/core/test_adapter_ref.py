@@ -141,3 +141,9 @@ def test_lbw_is_the_extensions_table() -> None:
         half = (count - 2) // 2
         order = ["text", *(f"in{n}" for n in range(half)), "mid", *(f"out{n}" for n in range(half))]
         assert [found[name] for name in order] == numbers
+
+
+@pytest.mark.parametrize("odd", [{"words": 5}, {"region": [0, 0, 0.5, 1]}, {"words": "x" * 10_001}])
+def test_values_of_other_kinds_are_told(odd: dict[str, object]) -> None:
+    with pytest.raises(RecipeError, match=r"the adapter's (words|region)"):
+        AdapterRef.of({"name": "ink", **odd})

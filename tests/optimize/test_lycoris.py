@@ -225,6 +225,35 @@ def test_a_number_that_is_none_is_found_in_every_kind(role, tmp_path):
         read(tmp_path, {**whole, role: bad})
 
 
+def test_what_is_stored_twice_is_told(tmp_path):
+    """Nothing is dropped in silence: of two forms of one thing none is taken."""
+    small = {"lora_up.weight": torch.ones(OUT, R), "lora_down.weight": torch.ones(R, IN)}
+    kron = {"lokr_w1": torch.ones(3, 2), "lokr_w2": torch.ones(4, 4)}
+    pairs = {
+        "lokr_w2_a": {**kron, "lokr_w2_a": torch.ones(4, 1), "lokr_w2_b": torch.ones(1, 4)},
+        "lokr_w1_a": {**kron, "lokr_w1_a": torch.ones(3, 1), "lokr_w1_b": torch.ones(1, 2)},
+        "dora_scale": {**small, "dora_scale": torch.ones(OUT, 1), "lora_magnitude_vector": torch.ones(OUT)},
+    }
+    for role, state in pairs.items():
+        with pytest.raises(AdapterError, match=rf"holds both .* and .*{role}"):
+            read(tmp_path, state)
+
+
+def test_factors_that_no_layer_can_have_are_refused(tmp_path):
+    flat = {"lora_up.weight": torch.ones(OUT, R), "lora_down.weight": torch.ones(R, IN)}
+    with pytest.raises(AdapterError, match=r"lora_mid\.weight has 2 dimensions instead of 4"):
+        read(tmp_path, {**flat, "lora_mid.weight": torch.ones(R, R)})
+    odd = {
+        "lokr_w1": torch.ones(1, 9),
+        "lokr_w2": torch.ones(OUT, IN),
+    }  # as many numbers as the kernel's, laid otherwise
+    path = write(tmp_path / "odd.safetensors", {f"lora_unet_x.{role}": tensor for role, tensor in odd.items()})
+    with pytest.raises(MismatchError):
+        LoraFile(path).deltas({"unet.x": CONV})
+    with pytest.raises(AdapterError, match="one factor for each channel"):
+        read(tmp_path, {"weight": torch.tensor(1.0), "on_input": torch.tensor(0)})
+
+
 @pytest.mark.filterwarnings("ignore")
 class TestAgainstPeft:
     """Trained by PEFT, saved by PEFT, read here: the same predictions."""
@@ -288,3 +317,10 @@ class TestAgainstPeft:
 
         targets = ["to_q", "to_k", "to_out.0", "ff.net.2"]
         self.check(IA3Config(target_modules=targets, feedforward_modules=["ff.net.2"]), tmp_path)
+
+    @pytest.mark.parametrize("forward", [[], ["conv1"], ["conv2"], r".*resnets\.\d+\.conv2"])
+    def test_ia3_of_convolutions(self, forward, tmp_path):
+        """(1, n, 1, 1) for inputs and outputs alike: the settings say which."""
+        from peft import IA3Config
+
+        self.check(IA3Config(target_modules=["conv1", "conv2"], feedforward_modules=forward), tmp_path)

@@ -13,10 +13,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from laur.cli.adapter_work import merge
+from laur.cli.app import run
 from laur.core.errors import AdapterError, NotFoundError, RecipeError
 from laur.core.recipe import AdapterRef, Recipe
 from laur.optimize import BaseAdapter, register
-from laur.pipeline.creative import CreativePipeline, Use, explore
+from laur.pipeline import creative
+from laur.pipeline.creative import CreativePipeline, Explored, Use, explore
 from laur.pipeline.engine import Engine
 from laur.pipeline.gallery import write_gallery
 from laur.style import cards
@@ -306,6 +308,27 @@ def test_the_explorer_has_a_picture_for_each_style_and_weight(engine32: Engine, 
     for styles, weights in (([], [1]), (["crimson"], []), (["crimson"] * 65, [1])):
         with pytest.raises(RecipeError):
             explore(engine32, "a fox", styles, weights)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("a.png", "PNG"), ("a.jpg", "JPEG"), ("a.jpeg", "JPEG"), ("a.webp", "WEBP")]
+)
+def test_a_sheet_is_what_its_name_says(name: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(creative, "explore", lambda *_, **__: Explored(Image.new("RGB", (8, 8), "red"), ()))
+    out = tmp_path / "sheets" / name
+    assert run(["explore", "a fox", "--styles", "ink", "-o", str(out)]) == 0
+    with Image.open(out) as sheet:
+        assert sheet.format == kind
+
+
+@pytest.mark.parametrize(("name", "said"), [("a.tiff", "should end in"), ("folder.png", "is a folder")])
+def test_where_a_sheet_cannot_go_is_told_before_it_is_drawn(
+    name: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(creative, "explore", lambda *_, **__: pytest.fail("it was drawn"))
+    (tmp_path / "folder.png").mkdir()
+    assert run(["explore", "a fox", "--styles", "ink", "-o", str(tmp_path / name)]) != 0
+    assert said in capsys.readouterr().err
 
 
 def test_the_explorer_keeps_tags_and_tells_what_there_is_to_know(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +82,7 @@ def merge(
     precision: str | None,
 ) -> dict[str, Any]:
     """Write the weighted sum of adapters, of one rank where one is given, with the error that it costs."""
-    from laur.optimize.algebra import ranks, rerank, total
+    from laur.optimize.algebra import matrix, ranks, rerank, total
     from laur.optimize.blocks import by_prefix
     from laur.optimize.blocks import terms as by_weight
     from laur.optimize.write import save
@@ -102,10 +102,13 @@ def merge(
     summed = total(terms)
     if not summed:
         raise AdapterError("all weights are 0; there is nothing to write")
-    error = 0.0
+    error, whole = 0.0, summed
     if rank is not None:
         summed, loss = rerank(summed, rank=rank)
         error = loss.error
+    if precision is not None:
+        wanted = ((name, matrix(name, delta)) for name, delta in whole.items())
+        error = _stored_error(wanted, summed, precision)
     said = {"modelspec.title": out.stem, "laur.merged": ", ".join(map(_term, refs))}
     recommends, notes = _recommended(added)
     _write(
@@ -141,6 +144,16 @@ def _recommended(adapters: Sequence[LoraFile]) -> tuple[Recommendation, list[str
     ]
 
 
+def _stored_error(wanted: Iterable[tuple[str, Tensor]], deltas: Mapping[str, Delta], precision: str) -> float:
+    """Relative error of what is stored in that precision."""
+    from laur.optimize.algebra import distance, rounded
+    from laur.optimize.write import PRECISIONS
+
+    if precision not in PRECISIONS:
+        raise AdapterError(f"there is no precision {precision!r}; there are {', '.join(PRECISIONS)}")
+    return distance(wanted, rounded(deltas, PRECISIONS[precision]))
+
+
 def _term(ref: AdapterRef) -> str:
     blocks = "" if ref.by_block is None else f":{ref.by_block}"
     return f"{Path(ref.name).stem}:{ref.weight:g}{blocks}"
@@ -164,6 +177,7 @@ def extract(
     from laur.optimize.algebra import extract as difference
     from laur.optimize.algebra import ranks
     from laur.optimize.write import save
+    from laur.pipeline.loading.load import load
 
     (ours, ours_left), (theirs, theirs_left) = _weights(tuned, text), _weights(base, text)
     deltas, loss = difference(ours, theirs, rank=rank, error=error)
@@ -176,8 +190,13 @@ def extract(
         raise AdapterError(f"{tuned} and {base} have the same weights; there is nothing to extract")
     said = {"modelspec.title": out.stem, "laur.extracted": f"{Path(tuned).stem} - {Path(base).stem}"}
     layers = [name.removesuffix(".weight") for name in theirs]
+    layers += [f"{part.name}." for part in load(base).text_parts()]  # their names hang on which encoders there are
     _write(save, out, deltas, format=format, model_layers=layers, metadata=said, precision=precision)
-    facts = {"path": str(out), "layers": len(deltas), "ranks": ranks(deltas), "relative_error": loss.error}
+    lost = loss.error
+    if precision is not None:
+        wanted = ((name, ours[f"{name}.weight"].float() - theirs[f"{name}.weight"].float()) for name in deltas)
+        lost = _stored_error(wanted, deltas, precision)
+    facts = {"path": str(out), "layers": len(deltas), "ranks": ranks(deltas), "relative_error": lost}
     share = math.hypot(*outside.values()) / math.hypot(*outside.values(), *loss.there.values())
     told = (
         f"{_named(outside)} differ too, which a LoRA does not change: {share:.2g} of the whole difference is left out"

@@ -10,7 +10,10 @@ import typer
 
 from laur.cli import generate_options as o
 from laur.cli.options import Device, Dtype, parse_size
-from laur.core.errors import RecipeError
+from laur.core.errors import OutputError, RecipeError
+
+_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+"""Of sheets, by suffix."""
 
 EXAMPLES = """[bold]Examples[/]
 
@@ -38,6 +41,11 @@ def explore(
     given = {"steps": steps, "guidance": guidance, "width": width, "height": height}
     fields = {name: value for name, value in given.items() if value is not None}
     names, numbers = [name.strip() for name in styles.split(",") if name.strip()], _numbers(weights)
+    kind = _FORMATS.get(out.suffix.lower())
+    if kind is None:
+        raise OutputError(f"{out} should end in {', '.join(_FORMATS)}")
+    if out.is_dir():
+        raise OutputError(f"{out} is a folder; give a file in it")
     from laur.cli.console import warn
     from laur.pipeline.creative import explore as draw
     from laur.pipeline.engine import Engine
@@ -48,9 +56,12 @@ def explore(
     for text in sheet.warnings:
         warn(text)
     buffer = io.BytesIO()
-    sheet.image.save(buffer, "PNG" if out.suffix.lower() != ".jpg" else "JPEG")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    typer.echo(str(atomic_write(out, buffer.getvalue())))
+    sheet.image.save(buffer, kind)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        typer.echo(str(atomic_write(out, buffer.getvalue())))
+    except OSError as error:
+        raise OutputError(f"the sheet cannot be written to {out}: {error.strerror or error}") from None
 
 
 def _numbers(text: str) -> list[float]:

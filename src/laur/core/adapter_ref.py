@@ -70,7 +70,10 @@ class AdapterRef:
             checks.text("adapter's sha256", self.sha256)
         if self.steps is not None:
             object.__setattr__(self, "steps", _part_of_run(self.steps))
+        if self.words is not None:
+            checks.text("adapter's words", self.words)
         if self.region is not None:
+            checks.text("adapter's region", self.region)
             box_of(self.region)
         if self.by_block is not None:
             object.__setattr__(self, "by_block", BlockWeights.of(self.by_block))

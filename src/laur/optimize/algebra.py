@@ -12,6 +12,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,6 +74,27 @@ def matrix(name: str, delta: Delta) -> Tensor:
     zeros = torch.zeros(shape)
     delta.add_to(zeros, zeros)
     return zeros
+
+
+def rounded(deltas: Deltas, dtype: torch.dtype) -> dict[str, Delta]:
+    """The same as they are once their tensors were stored in `dtype`."""
+    found: dict[str, Delta] = {}
+    for name, delta in deltas.items():
+        one: Any = delta
+        parts = {entry.name: getattr(one, entry.name) for entry in dataclasses.fields(one)}
+        stored = {key: part.to(dtype).float() for key, part in parts.items() if isinstance(part, torch.Tensor)}
+        found[name] = dataclasses.replace(one, **stored)
+    return found
+
+
+@torch.no_grad()
+def distance(wanted: Iterable[tuple[str, Tensor]], deltas: Deltas) -> float:
+    """|wanted - Δ| / |wanted| over all layers (Frobenius); `wanted` gives Δ as it should be, by name."""
+    lost = there = 0.0
+    for name, difference in wanted:
+        there += _norm(difference) ** 2
+        lost += _norm(difference - matrix(name, deltas[name]).view(difference.shape)) ** 2
+    return math.sqrt(lost / there) if there else 0.0
 
 
 @torch.no_grad()

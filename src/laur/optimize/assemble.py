@@ -21,14 +21,17 @@ Factors = Mapping[str, Tensor]
 """By role."""
 
 
-def assemble(name: str, form: Form, factors: Factors, scale: float, layer: LayerShape) -> dict[str, Delta]:
+def assemble(
+    name: str, form: Form, factors: Factors, scale: float, layer: LayerShape, *, by_input: bool | None = None
+) -> dict[str, Delta]:
     """Deltas by canonical name: of the weight under the layer's name, of the bias under that and ".bias".
 
-    `scale` is alpha / rank. Raises MismatchError where an IA3 factor belongs to the layer's other side.
+    `scale` is alpha / rank; `by_input` says whether an IA3 factor multiplies the layer's input, where settings tell.
+    Raises MismatchError where an IA3 factor belongs to the layer's other side.
     """
     found: dict[str, Delta] = {}
     if form.kind == "IA3":
-        found |= _ia3(name, factors, layer)
+        found |= _ia3(name, factors, layer, by_input)
     elif form.kind != "bias":
         found[name] = _decomposed(_MAKE[form.kind](factors, scale, layer), factors)
     if "diff_b" in factors:
@@ -98,11 +101,15 @@ def _decomposed(delta: Delta, factors: Factors) -> Delta:
     return DoRA(delta, magnitude.flatten(), axis=int(by_input), weighting="lycoris")
 
 
-def _ia3(name: str, factors: Factors, layer: LayerShape) -> dict[str, Delta]:
-    """LyCORIS stores the factor less 1 and leaves the bias; PEFT stores the factor, and scales the output whole."""
+def _ia3(name: str, factors: Factors, layer: LayerShape, by_input: bool | None) -> dict[str, Delta]:
+    """LyCORIS stores the factor less 1 and leaves the bias; PEFT stores the factor, and scales the output whole.
+
+    PEFT's factors of linears lie along the side that they scale, those of convolutions are (1, n, 1, 1) always.
+    """
     if "ia3_l" in factors:
         stored = factors["ia3_l"]
-        by_input = stored.ndim > 1 and stored.shape[0] == 1 < stored.shape[1]
+        if by_input is None:
+            by_input = stored.ndim > 1 and stored.shape[0] == 1 < stored.shape[1]
         change = Scale(stored.flatten(), axis=int(by_input))
     else:
         stored = factors["ia3_weight"]

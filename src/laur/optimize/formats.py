@@ -19,7 +19,7 @@ from laur.optimize.layers import LayerShape, Shape
 from laur.optimize.matching import require_match
 from laur.optimize.names import Key, LayerIndex, layout, other_kind, parse
 from laur.optimize.safetensors_file import Header
-from laur.optimize.scales import peft_rank, peft_scale
+from laur.optimize.scales import peft_rank, peft_scale, scales_input
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -189,7 +189,8 @@ def build(
         scale = _scale(part, tensors, settings)
         if not math.isfinite(scale):
             raise AdapterError(f"{source} is damaged: the alpha of {part.key.layer} is no finite number")
-        for changed, delta in assemble(name, part.form, factors, scale, layers[name]).items():
+        side = scales_input(settings, part.key) if part.form.kind == "IA3" else None
+        for changed, delta in assemble(name, part.form, factors, scale, layers[name], by_input=side).items():
             delta.check(changed, layers[name] if changed == name else LayerShape(layers[name].weight[:1]))
             deltas[changed] = delta
     return deltas

@@ -23,9 +23,16 @@ SMALL = frozenset({"alpha", "on_input"})
 _MAGNITUDES = ("magnitude", "dora_scale")
 BIASES = ("diff_b", "up_bias")
 """What changes a layer's bias: a difference, and the bias of LoRA's second factor (PEFT's `lora_bias`)."""
+_EITHER = {
+    "lokr_w1": ("lokr_w1_a", "lokr_w1_b"),
+    "lokr_w2": ("lokr_w2_a", "lokr_w2_b", "lokr_t2"),
+    "magnitude": ("dora_scale",),
+    "diff_b": ("up_bias",),
+}
+"""Two ways to store one thing."""
 _DIMENSIONS = {
-    **dict.fromkeys(("down", "up", "mid", "lokr_w2", "diff"), (2, 4)),
-    **dict.fromkeys(("hada_t1", "hada_t2", "lokr_t2"), (4,)),
+    **dict.fromkeys(("down", "up", "lokr_w2", "diff"), (2, 4)),
+    **dict.fromkeys(("mid", "hada_t1", "hada_t2", "lokr_t2"), (4,)),
     **dict.fromkeys(("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "lokr_w1"), (2,)),
     **dict.fromkeys(("lokr_w1_a", "lokr_w1_b", "lokr_w2_a", "lokr_w2_b"), (2,)),
 }
@@ -43,6 +50,8 @@ class Form:
     """What alpha is divided by."""
     flat: bool = False
     """Whether the kernel is folded into the inputs: (out, in · kernel)."""
+    divides: int = 1
+    """What the layer's inputs must be a multiple of, beside."""
     bias: int | None = None
     """Numbers that are added to the bias."""
 
@@ -56,6 +65,8 @@ class Form:
             return True
         if self.kind == "IA3":
             return self.made_for[0] in layer.weight[:2]
+        if layer.weight[1] % self.divides:
+            return False
         return self.made_for == layer.flat if self.flat else fits(self.made_for, layer)
 
 
@@ -96,6 +107,11 @@ def form(source: str, layer: str, files: Files, shapes: Shapes) -> Form:
         )
     if kind in {"", "IA3", "bias"} and (extra := [role for role in files if role in _MAGNITUDES]):
         raise AdapterError(f"{source} is incomplete: {files[extra[0]]} has no weights beside it; download it again")
+    for one, others in _EITHER.items():
+        if one in files and (other := next((role for role in others if role in files), None)):
+            raise AdapterError(
+                f"{source} holds both {files[one]} and {files[other]}; it cannot be told which counts; remove one"
+            )
     found = _FORMS[kind](_Layer(source, layer, files, shapes))
     biases = [math.prod(shape) for role, shape in shapes.items() if role in BIASES]
     return replace(found, bias=biases[0]) if biases else found
@@ -148,7 +164,9 @@ def _lokr(layer: _Layer) -> Form:
     right, flat = _factor(layer, 2)
     ranks = [layer.shapes[key][0] for key in ("lokr_w1_b", "lokr_w2_b") if key in layer.shapes]
     # a right factor of two dimensions may have a kernel in its second
-    return Form("LoKr", (left[0] * right[0], left[1] * right[1], *right[2:]), ranks[0] if ranks else None, flat)
+    return Form(
+        "LoKr", (left[0] * right[0], left[1] * right[1], *right[2:]), ranks[0] if ranks else None, flat, divides=left[1]
+    )
 
 
 def _factor(layer: _Layer, side: int) -> tuple[tuple[int, ...], bool]:
@@ -179,7 +197,7 @@ def _ia3(layer: _Layer) -> Form:
     (shape,) = layer.need(role)
     if role == "ia3_weight":
         layer.need("on_input")
-    if math.prod(shape) != max(shape):
+    if not shape or math.prod(shape) != max(shape):
         raise AdapterError(f"{layer.source} is damaged: {layer.files[role]} should have one factor for each channel")
     return Form("IA3", (max(shape),))
 

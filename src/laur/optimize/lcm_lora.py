@@ -43,7 +43,7 @@ def from_json(text: str, source: str) -> Recommendation:
             raise TypeError
         values = cast("dict[str, Any]", found)
         known = {key: _CASTS[key](value) for key, value in values.items() if key in _CASTS and value is not None}
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError, RecursionError):
         raise AdapterError(f"the metadata {RECOMMENDS!r} of {source} cannot be read; remove or correct it") from None
     return Recommendation(**known)
 

@@ -24,6 +24,9 @@ DIFFUSERS_METADATA = "lora_adapter_metadata"
 DORA = "laur.dora"
 """Metadata key: whose DoRA a file holds, PEFT's or LyCORIS's, where its layout would say the other's."""
 PEFT_CONFIG = "adapter_config.json"
+_SPECIAL = re.compile(r"[\\^$*+?{}\[\]|()]")
+_NESTED = re.compile(r"[*+?}][^()]*\)\s*[*+{]|[*+][*+]|([*+].*){4}")
+_LONGEST = 1000
 
 
 def peft_settings(path: Path, metadata: Mapping[str, str], layout: str) -> dict[str, Any]:
@@ -79,7 +82,7 @@ def peft_scale(settings: Mapping[str, Any], key: Key, rank: int) -> float:
     alpha = _by_pattern(settings, key, "alpha_pattern", settings.get(prefix + "alpha", rank), "lora_alpha")
     try:
         return float(alpha) / (math.sqrt(rank) if settings.get(prefix + "use_rslora") else rank)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return math.nan
 
 
@@ -87,6 +90,17 @@ def peft_rank(settings: Mapping[str, Any], key: Key) -> int | None:
     """What PEFT's settings call a layer's rank; None where they say nothing."""
     rank = _by_pattern(settings, key, "rank_pattern", None, "r")
     return rank if isinstance(rank, int) and rank > 0 else None
+
+
+def scales_input(settings: Mapping[str, Any], key: Key) -> bool | None:
+    """Whether PEFT's IA3 multiplies a layer's input, as it does where the settings call it a feed-forward; None where
+    they say nothing."""
+    found: object = settings.get(f"{key.component}.feedforward_modules")
+    if isinstance(found, str):
+        return _matches(found, key.layer)
+    if not isinstance(found, list | tuple):
+        return None
+    return any(isinstance(end, str) and key.layer.endswith(end) for end in cast("list[object]", found))
 
 
 def _by_pattern(settings: Mapping[str, Any], key: Key, table: str, default: Any, plain: str) -> Any:
@@ -101,17 +115,25 @@ def _by_pattern(settings: Mapping[str, Any], key: Key, table: str, default: Any,
 
 
 def _matches(pattern: str, layer: str) -> bool:
-    """As PEFT matches: a regular expression for the end of a name, from a dot on."""
+    """As PEFT matches: a regular expression for the end of a name, from a dot on.
+
+    Most are plain names. Of the others those are taken for names too that could run for ever: with a repetition of what
+    repeats itself, or longer than any that a trainer writes.
+    """
+    if not _SPECIAL.search(pattern):  # a dot stands for any character, and in names for itself
+        return layer == pattern or layer.endswith(f".{pattern}")
+    if len(pattern) > _LONGEST or _NESTED.search(pattern):
+        return layer == pattern
     try:
         return re.fullmatch(rf"(.*\.)?({pattern})", layer) is not None
-    except re.error:
+    except (re.error, OverflowError, RecursionError):
         return layer == pattern
 
 
 def _object(text: str, where: str) -> dict[str, Any]:
     try:
         found: object = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise AdapterError(f"{where} should hold the adapter's settings as a JSON object, and does not")

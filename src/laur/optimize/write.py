@@ -185,7 +185,7 @@ def _published(layer: str) -> str:
 def _in_kohya(layer: str, delta: Delta | None, bias: Delta | None) -> dict[str, Tensor]:
     found = {} if delta is None else _kohya_weight(layer, delta)
     if isinstance(bias, Dense):
-        found["diff_b"] = bias.difference if bias.scale == 1 else bias.difference * bias.scale
+        found["diff_b"] = bias.difference if bias.scale == 1 else bias.difference.float() * bias.scale
     elif bias is not None:
         raise AdapterError(_no_words("kohya", f"the bias of {layer}", bias))
     return found
@@ -204,7 +204,7 @@ def _kohya_weight(layer: str, delta: Delta) -> dict[str, Tensor]:
             unit = torch.eye(left.shape[1], dtype=left.dtype)
             return {"lokr_w1_a": left, "lokr_w1_b": unit, "lokr_w2": right, "alpha": alpha}
         case Dense(difference=difference, scale=scale):
-            return {"diff": difference if scale == 1 else difference * scale}
+            return {"diff": difference if scale == 1 else difference.float() * scale}
         case Scale(factor=factor, axis=axis):
             return {"weight": factor.double() - 1, "on_input": torch.tensor(axis)}
         case DoRA(inner=inner, magnitude=magnitude, axis=axis):

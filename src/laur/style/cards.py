@@ -33,6 +33,7 @@ from typing import Any, cast
 
 from laur.core import checks
 from laur.core.adapter_ref import AdapterRef
+from laur.core.blocks import HIGHEST, LOWEST
 from laur.core.errors import AdapterError, NotFoundError, RecipeError
 from laur.core.places import home_folder
 
@@ -157,7 +158,7 @@ def read(path: Path, kind: str) -> Card:
         )
     except OSError as error:
         raise AdapterError(f"the style card {path} cannot be read: {error.strerror}") from None
-    except (RecipeError, ValueError, TypeError) as error:  # also bad TOML and bad UTF-8
+    except (RecipeError, ValueError, TypeError, RecursionError) as error:  # also bad TOML and bad UTF-8
         raise AdapterError(f"the style card {path} is broken: {' '.join(str(error).split())}") from None
 
 
@@ -182,8 +183,7 @@ def _form(path: Path, family: str, value: object) -> Form:
     if not isinstance(words, list):
         raise ValueError(f"trigger_words of [{family}] must be a list of texts")
     weight = table.get("weight", 1.0)
-    if isinstance(weight, bool) or not isinstance(weight, int | float):
-        raise ValueError(f"weight of [{family}] must be a number")
+    checks.number(f"weight of [{family}]", weight, LOWEST, HIGHEST)
     verified = table.get("verified", False)
     if not isinstance(verified, bool):
         raise ValueError(f"verified of [{family}] must be true or false")
