@@ -50,13 +50,13 @@ def test_guidance_is_for_captions_that_weights_do_not_keep(script: ModuleType) -
 
     def measure(factors: Any) -> tuple[float, float]:
         asked.append(factors.guidance)
-        return 1.1, 0.88 + 0.2 * (factors.guidance - 1)
+        return 1.1, 0.88 + 0.25 * (factors.guidance - 1)
 
     taken = script.search(measure)
     assert (taken.quarters, taken.guidance) == ((1, 1, 1, 1), 1.5)
     assert asked[-1] == 1.5, "no more than is needed"
     asked.clear()
-    assert script.search(lambda factors: asked.append(factors.guidance) or (1.0, 0.98)) == script.PLAIN
+    assert script.search(lambda factors: asked.append(factors.guidance) or (1.0, 1.0)) == script.PLAIN
     assert set(asked) == {1.0}
 
 
@@ -120,10 +120,10 @@ def test_a_quarters_neighbours_are_larger_and_smaller_within_limits(script: Modu
 
 def test_courses_are_compared_over_styles(script: ModuleType) -> None:
     late = script.pair(0.3, 1.0)
-    lines = script.rules({script.PLAIN: [(1.2, 0.485), (1.0, 1.1)], late: [(0.46, 1.0), (0.92, 0.97)]})
+    lines = script.rules({script.PLAIN: [(1.2, 0.5), (1.0, 1.1)], late: [(0.475, 1.0), (0.95, 1.0)]})
     assert lines == [
-        "1 1 1 1: style 1.10, caption 0.79, reached 0.75, 2 styles",
-        "0.3 1 1 1: style 0.69, caption 0.98, reached 0.75, 2 styles",
+        "1 1 1 1: style 1.10, caption 0.80, reached 0.75, 2 styles",
+        "0.3 1 1 1: style 0.71, caption 1.00, reached 0.75, 2 styles",
     ]
 
 
