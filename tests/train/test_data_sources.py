@@ -103,8 +103,11 @@ def test_words_put_before_are_caption_enough(tmp_path: Path) -> None:
 
 def test_what_is_drawn_from_files(tmp_path: Path) -> None:
     (tmp_path / "square.svg").write_text(SVG.format("#ff0000"))
-    Image.new("RGBA", (50, 60), (0, 0, 0, 0)).save(tmp_path / "through.png")
-    Image.new("L", (50, 60), 7).save(tmp_path / "grey.png")
+    through, grey = Image.new("RGBA", (50, 60), (0, 0, 0, 0)), Image.new("L", (50, 60), 7)
+    through.paste((255, 0, 0, 255), (20, 20, 30, 30))
+    grey.paste(200, (20, 20, 30, 30))
+    through.save(tmp_path / "through.png")
+    grey.save(tmp_path / "grey.png")
     Image.new("RGB", (50, 31)).save(tmp_path / "thin.png")
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
     (tmp_path / "._square.png").write_bytes(b"what another system noted about a picture")

@@ -47,7 +47,9 @@ class Measured:
         found = make(self.value, self.draws, level)
         if self.most == np.inf:
             return found
-        return replace(found, low=max(found.low, 0.0), high=min(found.high, self.most))
+        # at an end all halves may agree but for a few, and moving their mean takes the others beyond it
+        low, high = min(max(found.low, 0.0), self.value), max(min(found.high, self.most), self.value)
+        return replace(found, low=low, high=high)
 
 
 Column = dict[str, Measured]
